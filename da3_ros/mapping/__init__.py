@@ -1,0 +1,1 @@
+"""The incremental map: submaps of voxels, fusion and saving."""

@@ -1,0 +1,1 @@
+"""SLAM: tracker, keyframes, windows, seams, scale and the trajectory; ``slam.py`` reads as the algorithm."""

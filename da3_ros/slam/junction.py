@@ -1,0 +1,130 @@
+"""How a predicted window is joined to the chain, and whether it may be.
+
+A sound seam is used as it is.  A broken one is predicted again over fewer views; if that is broken too, the window
+opens a new submap behind a weak link.  Every decision leaves a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from da3_ros.config import Config, SeamConfig
+from da3_ros.geometry.sim3 import Sim3
+from da3_ros.slam.breaks import BreakDetector, Verdict
+from da3_ros.slam.chain import Chain
+from da3_ros.slam.schedule import Kind, Request
+from da3_ros.slam.seam import Seam, Shared, join
+from da3_ros.slam.window import View
+from da3_ros.types import WindowRecord
+
+_WEAK_LINK_SIGMA = 0.5  # log scale across a weak link: almost unknown
+_FIRST = Verdict(0.0, False, True, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How windows are joined; comparisons replace it."""
+
+    name: str = "ours"
+    join: Callable[[Sequence[Shared], SeamConfig], Seam] = join
+    regularised: bool = True  # use claims of metres, and check for breaks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Junction:
+    """The decision on one window."""
+
+    seam: Seam
+    verdict: Verdict
+    outcome: str  # joined | repaired | weak | refused
+
+    @property
+    def weak(self) -> bool:
+        """The window opens a new submap behind a weak link."""
+        return self.outcome == "weak"
+
+    @property
+    def refused(self) -> bool:
+        """The window is not used."""
+        return self.outcome == "refused"
+
+
+class Junctions:
+    """Decides on windows in turn, and keeps the scale of the chain up to date."""
+
+    def __init__(self, config: Config, method: Method, chain: Chain) -> None:
+        """Start with nothing joined."""
+        self._config = config
+        self._method = method
+        self._chain = chain
+        self._log_scale = 0.0  # of the last joined window
+        self.breaks = BreakDetector(config.scale)
+        self.metric = False  # some window claimed metres
+        self.records: list[WindowRecord] = []
+
+    @property
+    def scale_ratio(self) -> float:
+        """Map units per window unit of the last joined window."""
+        return float(np.exp(self._log_scale + self._chain.scale.value))
+
+    def decide(self, request: Request, claim_sigma: float | None, shared: Sequence[Shared], new: View) -> Junction:
+        """Join a window over its shared keyframes; ``new`` is the first of its new views.
+
+        ``claim_sigma`` is the window's 1-sigma of log(metres per unit), None for arbitrary units.
+        """
+        claim_sigma = claim_sigma if self._method.regularised else None
+        if not shared:
+            outcome = "weak" if self._chain.keyframes else "joined"
+            return Junction(self._continued(request, new, claim_sigma), _FIRST, outcome)
+        seam = self._method.join(shared, self._config.seam)
+        if not self._method.regularised:
+            return Junction(seam, _FIRST, "joined")
+        verdict = self.breaks.judge(seam, self._chain.scale, claim_sigma)
+        if request.kind is not Kind.REPAIR:
+            self.breaks.detected += verdict.broken
+            return Junction(seam, verdict, "refused" if verdict.broken else "joined")
+        if not verdict.broken:
+            self.breaks.repaired += 1
+            return Junction(seam, verdict, "repaired")
+        if verdict.sound:  # the same jump over a sound seam, twice: the predictor's unit has changed
+            self.breaks.accept_new_metre(verdict.residual)
+            return Junction(seam, verdict, "weak")
+        return Junction(self._continued(request, new, claim_sigma), verdict, "weak")
+
+    def extend_scale(self, junction: Junction, claim_sigma: float | None) -> float:
+        """Add a joined window of keyframes to the chain of scales; returns map units per chain unit."""
+        self._log_scale = junction.seam.log_scale
+        if claim_sigma is None or not self._method.regularised:
+            return float(np.exp(self._chain.scale.add(junction.seam.sigma, None, None)))
+        self.metric = True
+        claim = self.breaks.claim(junction.seam)
+        return float(np.exp(self._chain.scale.add(junction.seam.sigma, claim, claim_sigma)))
+
+    def record(self, request: Request, junction: Junction | None) -> None:
+        """Log a decision; None for a window that could not be predicted."""
+        frames = request.window.frames
+        seam = junction.seam if junction else None
+        scale = self._chain.scale
+        self.records.append(
+            WindowRecord(
+                number=request.window.number,
+                stamp_ns=frames[-1].stamp_ns,
+                views=len(frames),
+                log_scale=seam.log_scale + scale.value if seam else float("nan"),
+                sigma=float(np.hypot(seam.sigma, scale.sigma)) if seam and np.isfinite(scale.sigma) else 0.0,
+                residual=junction.verdict.residual if junction else float("nan"),
+                outcome=junction.outcome if junction else "refused",
+            )
+        )
+
+    def _continued(self, request: Request, new: View, claim_sigma: float | None) -> Seam:
+        """Without a usable seam: go on from the tracker's pose at the last known scale."""
+        log_scale = self._log_scale if claim_sigma is None else self.breaks.log_scale_at(self._chain.scale.value)
+        scale, T_chain_cam = float(np.exp(log_scale)), request.new[0].T_chain_cam
+        rotation = T_chain_cam[:3, :3] @ new.T_win_cam[:3, :3].T
+        translation = T_chain_cam[:3, 3] - scale * rotation @ new.T_win_cam[:3, 3]
+        sigma = _WEAK_LINK_SIGMA if self._chain.keyframes else 0.0
+        return Seam(log_scale, sigma, 0.0, Sim3(scale, rotation, translation), 0.0, 0.0)

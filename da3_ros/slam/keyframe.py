@@ -1,0 +1,116 @@
+"""A keyframe, and the rule that makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from da3_ros.config import KeyframeConfig
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.se3 import Array
+from da3_ros.slam.tracker import Track
+from da3_ros.types import FloatArray, Frame, FusedKeyframe
+
+
+@dataclass(slots=True, eq=False)
+class Depth:
+    """Depth of a keyframe in chain units, averaged in the logarithm over repeated predictions."""
+
+    log: FloatArray  # (h, w) log z-depth, NaN invalid
+    confidence: FloatArray  # (h, w) in [0, 1), mean of the predictions
+    camera: Pinhole  # at this size
+    weight: FloatArray  # (h, w) sum of confidences
+
+    @classmethod
+    def first(cls, depth: FloatArray, confidence: FloatArray, camera: Pinhole) -> Depth:
+        """Start from one prediction scaled to chain units."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log = np.where(depth > 0, np.log(depth), np.nan).astype(np.float32)
+        confidence = np.where(np.isfinite(log), confidence, 0).astype(np.float32)
+        return cls(log, confidence, camera, confidence)
+
+    def add(self, other: Depth) -> Depth:
+        """Average with another prediction of the same view; invalid pixels do not count."""
+        total = self.weight + other.weight
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = (np.nan_to_num(self.log) * self.weight + np.nan_to_num(other.log) * other.weight) / total
+            confidence = (self.confidence * self.weight + other.confidence * other.weight) / total
+        valid = total > 0
+        return Depth(
+            np.where(valid, mean, np.nan).astype(np.float32),
+            np.where(valid, confidence, 0).astype(np.float32),
+            self.camera,
+            total,
+        )
+
+    def scaled(self, log_scale: float) -> Depth:
+        """The same depth in other units."""
+        return Depth(self.log + np.float32(log_scale), self.confidence, self.camera, self.weight)
+
+    def edges(self, ratio: float) -> np.ndarray:
+        """Mark pixels (h, w) whose 3x3 neighbourhood spans more than ``ratio`` in relative depth, or has a hole."""
+        kernel = np.ones((3, 3), np.uint8)
+        filled = np.nan_to_num(self.log, nan=1e3)
+        return np.asarray(cv2.dilate(filled, kernel) - cv2.erode(filled, kernel) > ratio)
+
+
+@dataclass(slots=True, eq=False)
+class Keyframe:
+    """A placed keyframe; mutable, owned by Slam."""
+
+    index: int  # counts up within a session
+    frame: Frame | None  # released when the keyframe leaves the window
+    frame_id: int
+    stamp_ns: int
+    T_chain_cam: Array  # (4, 4) in chain units: seams chained without any correction of scale
+    T_map_cam: Array  # (4, 4) in map units
+    depth: Depth | None  # chain units; released with the frame
+    submap: int
+    scale: float  # map units per chain unit, as filtered when it was placed
+    scale_row: int  # its window's row in the chain of scales
+
+    def average(self, other: Depth | None, log_scale: float) -> None:
+        """Average another prediction of this view, in window units, into the depth."""
+        if other is not None and self.depth is not None:
+            self.depth = self.depth.add(other.scaled(log_scale))
+
+    def fused(self, T_submap_cam: Array) -> FusedKeyframe:
+        """What the map needs of this keyframe."""
+        assert self.frame is not None and self.depth is not None, "the keyframe was released"
+        height, width = self.depth.log.shape
+        image = cv2.resize(self.frame.image, (width, height), interpolation=cv2.INTER_AREA)
+        depth = np.exp(self.depth.log) * np.float32(self.scale)
+        return FusedKeyframe(
+            self.frame_id,
+            self.stamp_ns,
+            self.submap,
+            T_submap_cam,
+            self.depth.camera,
+            depth,
+            self.depth.confidence,
+            np.asarray(image, np.uint8),
+        )
+
+
+def is_due(config: KeyframeConfig, since_s: float, track: Track, min_inliers: int) -> bool:
+    """Decide whether a tracked frame becomes a keyframe.
+
+    Args:
+        config: thresholds.
+        since_s: time since the last keyframe, s.
+        track: how the frame was tracked against the last placed keyframe.
+        min_inliers: below this tracking is weak, and a new keyframe is the remedy.
+    """
+    if since_s < config.min_interval_s:
+        return False
+    if track.inliers < min_inliers or track.tracked < config.min_tracked:
+        return True
+    if track.parallax < config.still_parallax and track.rotation_deg < config.still_rotation_deg:
+        return False
+    return (
+        track.parallax > config.min_parallax
+        or track.rotation_deg > config.max_rotation_deg
+        or since_s > config.max_interval_s
+    )

@@ -1,0 +1,91 @@
+"""The scale of the chain: what a chain unit is in metres, as it drifts.
+
+Seams chain the windows without any prior, so the chain's unit performs a slow random walk with the seams' noise.
+Windows whose units claim to be metres observe it.  ``s_k = log(metres per chain unit)`` at keyframe k has the factors
+
+    (s_k - s_{k-1}) / sigma_rho_k        one per seam
+    (s_k - z_k) / sigma_p                z_k = -log(chain units per window unit), where the window claims metres
+
+Online this is a scalar Kalman filter; afterwards all s_k come from one tridiagonal solve (its smoother).  Without any
+claim s stays 0 and the map is in units of the first window.  The published map unit at keyframe k is exp(s_k) chain
+units, so a change of s scales later increments and never what lies behind.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solveh_banded
+
+from da3_ros.geometry.se3 import Array
+
+_MIN_SIGMA = 1e-6  # keeps the tridiagonal solve well conditioned
+
+
+class ScaleChain:
+    """One value per keyframe, filtered online, smoothed on demand."""
+
+    def __init__(self) -> None:
+        """Start without knowledge: s = 0 until a window claims metres."""
+        self._steps: list[float] = []  # sigma of the step into keyframe k
+        self._claims: list[tuple[float, float]] = []  # (z_k, sigma_p), sigma inf without a claim
+        self._values: list[float] = []
+        self._variance = np.inf  # nothing known before the first claim
+        self._value = 0.0
+
+    def __len__(self) -> int:
+        """Number of rows: one per joined window of keyframes."""
+        return len(self._steps)
+
+    @property
+    def value(self) -> float:
+        """Filtered s at the latest keyframe."""
+        return self._value
+
+    @property
+    def sigma(self) -> float:
+        """1-sigma of ``value``; inf without any claim so far."""
+        return float(np.sqrt(self._variance))
+
+    def expect(self, step_sigma: float) -> tuple[float, float]:
+        """Prediction of the next s and its 1-sigma, before its window is seen."""
+        return self._value, float(np.sqrt(self._variance + step_sigma**2))
+
+    def add(self, step_sigma: float, claim: float | None, claim_sigma: float | None) -> float:
+        """Append keyframe k and return its filtered s.
+
+        Args:
+            step_sigma: 1-sigma of the seam that leads to it, log.
+            claim: z_k, or None when the window has arbitrary units.
+            claim_sigma: its 1-sigma.
+        """
+        variance = self._variance + step_sigma**2
+        if claim is not None and claim_sigma is not None:
+            claim_sigma = max(claim_sigma, _MIN_SIGMA)
+            gain = 1.0 if not np.isfinite(variance) else variance / (variance + claim_sigma**2)
+            self._value += gain * (claim - self._value)
+            variance = claim_sigma**2 if not np.isfinite(variance) else (1 - gain) * variance
+        self._variance = variance
+        self._steps.append(max(step_sigma, _MIN_SIGMA))
+        self._claims.append((claim or 0.0, claim_sigma if claim is not None and claim_sigma else np.inf))
+        self._values.append(self._value)
+        return self._value
+
+    def values(self) -> Array:
+        """Filtered s of every keyframe, as it was used."""
+        return np.array(self._values)
+
+    def smoothed(self) -> Array:
+        """s of every keyframe given all windows: one tridiagonal solve."""
+        count = len(self._steps)
+        claims = np.array(self._claims).reshape(-1, 2)
+        information = np.where(np.isfinite(claims[:, 1]), 1.0 / np.maximum(claims[:, 1], _MIN_SIGMA) ** 2, 0.0)
+        if count == 0 or information.sum() == 0:
+            return np.zeros(count)
+        link = 1.0 / np.array(self._steps[1:]) ** 2
+        diagonal = information.copy()
+        diagonal[1:] += link
+        diagonal[:-1] += link
+        banded = np.zeros((2, count))
+        banded[1] = diagonal
+        banded[0, 1:] = -link
+        return np.asarray(solveh_banded(banded, information * claims[:, 0]))

@@ -1,0 +1,117 @@
+"""What is predicted next: broken seams first, then keyframes, then the live frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from da3_ros.config import SeamConfig, WindowConfig
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+from da3_ros.slam.keyframe import Keyframe
+from da3_ros.slam.window import compose
+from da3_ros.types import Frame, ImageArray, Window
+
+_REPAIR_VIEWS = 2  # on either side of a broken seam
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracked:
+    """A frame with its pose on the chain as the tracker saw it."""
+
+    frame: Frame
+    gray: ImageArray  # at the tracker's size
+    T_chain_cam: Array  # (4, 4)
+
+    def moved(self, T_new_old: Array) -> Tracked:
+        """The same frame after the chain below it moved."""
+        return Tracked(self.frame, self.gray, se3.normalized(T_new_old @ self.T_chain_cam))
+
+
+class Kind(Enum):
+    """Why a window is predicted."""
+
+    KEYFRAME = "keyframe"
+    LIVE = "live"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A window that is out for prediction."""
+
+    kind: Kind
+    window: Window
+    new: tuple[Tracked, ...]  # the last views of the window
+
+
+class Schedule:
+    """Keyframes and live frames that wait for the predictor; at most one window is out."""
+
+    def __init__(self, window: WindowConfig, seam: SeamConfig) -> None:
+        """Start with nothing due."""
+        self._window = window
+        self._seam = seam
+        self._pending: list[Tracked] = []
+        self._repair: tuple[Tracked, ...] = ()
+        self._live: Tracked | None = None
+        self._out: Request | None = None
+        self.requested = 0  # windows handed out so far
+        self.skipped = 0  # keyframes that a newer one replaced before they were predicted
+
+    @property
+    def waiting(self) -> bool:
+        """A keyframe waits or is being predicted."""
+        return bool(self._pending or self._repair) or (self._out is not None and self._out.kind is not Kind.LIVE)
+
+    def add_keyframe(self, tracked: Tracked) -> None:
+        """Queue a keyframe; when the predictor is too slow the oldest queued one is given up."""
+        room = max(self._window.size - self._window.overlap, 1)
+        self.skipped += max(len(self._pending) + 1 - room, 0)
+        self._pending = [*self._pending, tracked][-room:]
+        self._live = None
+
+    def offer_live(self, tracked: Tracked) -> None:
+        """Offer a frame between keyframes; only the newest counts."""
+        self._live = tracked if self._window.live else None
+
+    def repair(self, broken: Request) -> None:
+        """Queue a second look at a broken seam, over fewer views."""
+        self._repair = broken.new[:_REPAIR_VIEWS]
+        self._pending = [*broken.new[_REPAIR_VIEWS:], *self._pending]
+
+    def next(self, placed: Sequence[Keyframe]) -> Window | None:
+        """Hand out the next window, or None while one is out or nothing is due."""
+        if self._out is not None:
+            return None
+        if self._repair:
+            kind, new, placed = Kind.REPAIR, self._repair, placed[-_REPAIR_VIEWS:]
+            self._repair = ()
+        elif self._pending and (len(self._pending) >= self._window.stride or not placed):
+            kind, new = Kind.KEYFRAME, tuple(self._pending)
+            self._pending = []
+        elif self._live is not None and placed:
+            kind, new, self._live = Kind.LIVE, (self._live,), None
+        else:
+            return None
+        self.requested += 1
+        window = compose(self.requested, placed, [t.frame for t in new], self._window, self._seam)
+        self._out = Request(kind, window, new)
+        return window
+
+    def take_back(self) -> Request:
+        """The window that was out, now that its prediction is there or has failed."""
+        assert self._out is not None, "no window is out"
+        request, self._out = self._out, None
+        return request
+
+    def move(self, T_new_old: Array) -> None:
+        """The chain moved below the frames that wait."""
+        self._pending = [t.moved(T_new_old) for t in self._pending]
+        self._repair = tuple(t.moved(T_new_old) for t in self._repair)
+        self._live = self._live and self._live.moved(T_new_old)
+
+    def clear(self) -> None:
+        """Forget everything that waits (time gap); a window that is out must still be taken back."""
+        self._pending, self._repair, self._live = [], (), None

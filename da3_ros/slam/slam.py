@@ -1,0 +1,313 @@
+"""The algorithm: track every frame, predict windows of keyframes, chain them with one scale.
+
+    estimate = slam.track(frame)              camera rate, never waits for a prediction
+    window = slam.request()                   what to predict next, if anything is due
+    slam.integrate(predictor.predict(window)) joins the window to the map
+
+One thread owns a Slam.  Offline these three calls simply follow each other (``process``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from da3_ros.config import Config
+from da3_ros.errors import PredictorError
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+from da3_ros.slam import window as windows
+from da3_ros.slam.chain import Chain
+from da3_ros.slam.intrinsics import Intrinsics
+from da3_ros.slam.junction import Junction, Junctions, Method
+from da3_ros.slam.keyframe import is_due
+from da3_ros.slam.poselog import PoseLog, scaled
+from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
+from da3_ros.slam.seam import Shared
+from da3_ros.slam.tracker import Track, Tracker
+from da3_ros.slam.window import View
+from da3_ros.types import (
+    DepthMap,
+    Estimate,
+    Frame,
+    FusedKeyframe,
+    Integration,
+    Prediction,
+    Predictor,
+    State,
+    Status,
+    Trajectory,
+    Window,
+    WindowRecord,
+)
+
+_BLIND_SIGMA = (0.1, 0.1)  # rad and map units, before the first prediction
+
+
+class Slam:
+    """Poses, keyframes and scale of one camera."""
+
+    def __init__(self, config: Config, method: Method | None = None) -> None:
+        """Start at the identity; ``method`` is for comparisons."""
+        self._config = config
+        self._tracker = Tracker(config.tracker)
+        self._schedule = Schedule(config.window, config.seam)
+        self._chain = Chain(config)
+        self._junctions = Junctions(config, method or Method(), self._chain)
+        self._intrinsics = Intrinsics()
+        self._log = PoseLog()
+        self._latest: Tracked | None = None
+        self._T_map_odom = np.eye(4)
+        self._T_odom_cam = np.eye(4)
+        self._state, self._reason = State.INIT, ""
+        self._weak_since: int | None = None
+        self._last_keyframe_ns = 0
+        self._segment = 0
+        self._segment_out = 0  # of the window that is out
+
+    # ------------------------------------------------------------ camera rate
+
+    def track(self, frame: Frame) -> Estimate:
+        """Pose of this frame now; decides whether it becomes a keyframe.  Frames come in time order."""
+        gray = self._tracker.shrink(frame.image)
+        track = self._tracker.track(gray) if self._chain.newest else None
+        T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
+        if track:
+            # Steps, not poses against the reference: a prediction may since have moved the frame before.
+            T_chain_cam = se3.normalized(T_chain_cam @ track.step)
+        self._latest = Tracked(frame, gray, T_chain_cam)
+        self._state = self._judge_tracking(track, frame.stamp_ns)
+        keyframe = self._wants_keyframe(track, frame.stamp_ns)
+        if keyframe:
+            self._last_keyframe_ns = frame.stamp_ns
+            self._schedule.add_keyframe(self._latest)
+        else:
+            self._schedule.offer_live(self._latest)
+        return self._estimate(track, keyframe)
+
+    def request(self) -> Window | None:
+        """The window to predict next; None while one is out or nothing is due."""
+        window = self._schedule.next(self._chain.active)
+        if window is not None:
+            self._segment_out = self._segment
+        return window
+
+    # ------------------------------------------------------------ when a prediction is there
+
+    def integrate(self, prediction: Prediction) -> Integration:
+        """Join a predicted window to the map.
+
+        Raises:
+            PredictorError: the prediction cannot be used and nothing changed; call ``refuse`` with the error.
+        """
+        frames = prediction.window.frames
+        views = windows.unpack(prediction, [f.camera for f in frames], [self._intrinsics.of(f) for f in frames])
+        request = self._schedule.take_back()
+        if self._segment_out != self._segment:
+            return self._integration([])  # the chain was cut while this window was out
+        self._intrinsics.observe(frames, [view.camera for view in views])
+        shared, new = self._shared(request, views), views[-len(request.new) :]
+        junction = self._junctions.decide(request, prediction.scale_sigma, shared, new[0])
+        self._reason = junction.verdict.reason
+        if junction.refused:
+            self._junctions.record(request, junction)
+            if request.kind is Kind.KEYFRAME:
+                self._schedule.repair(request)
+            return self._integration([])
+        if not junction.weak:
+            for s in shared:
+                s.keyframe.average(s.depth, junction.seam.log_scale)
+        T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
+        if request.kind is Kind.LIVE:
+            self._place_live(request, T_chain_cam[-1])
+            fused = []
+        else:
+            scale = self._junctions.extend_scale(junction, prediction.scale_sigma)
+            self._junctions.record(request, junction)
+            fused = self._place_keyframes(request, new, T_chain_cam, junction, scale)
+        return self._integration(fused, self._depth_map(request, new[-1], junction))
+
+    def refuse(self, error: PredictorError) -> None:
+        """The prediction that is out failed: its keyframes stay ordinary tracked frames."""
+        request = self._schedule.take_back()
+        self._reason = str(error)
+        self._junctions.record(request, None)
+
+    def process(self, frame: Frame, predictor: Predictor) -> tuple[Estimate, list[Integration]]:
+        """Offline: track, then predict until nothing is due.  The causal pose then knows this frame's prediction."""
+        estimate = self.track(frame)
+        done = []
+        while (window := self.request()) is not None:
+            try:
+                done.append(self.integrate(predictor.predict(window)))
+            except PredictorError as error:
+                self.refuse(error)
+        self._log.revise_causal(frame.id, self._T_map_latest())
+        return estimate, done
+
+    def cut(self, reason: str) -> list[FusedKeyframe]:
+        """The chain is interrupted (time gap or jump): the next frame starts a segment where the last one ended.
+
+        Returns the keyframes that are released for the map.
+        """
+        if self._chain.newest is None:
+            return []
+        self._tracker.forget()
+        self._schedule.clear()
+        self._segment += 1
+        self._reason = reason
+        return self._chain.retire_all()
+
+    # ------------------------------------------------------------ results
+
+    def status(self) -> Status:
+        """Snapshot of state and counters."""
+        records, breaks = self._junctions.records, self._junctions.breaks
+        return Status(
+            state=self._state,
+            reason=self._reason,
+            metric=self._junctions.metric,
+            scale_source="predictor" if self._junctions.metric else "first window",
+            scale_ratio=self._junctions.scale_ratio,
+            seam_residual=records[-1].residual if records else 0.0,
+            frames=len(self._log),
+            keyframes=len(self._chain.keyframes),
+            submaps=len(self._chain.submaps),
+            windows=self._schedule.requested,
+            breaks_detected=breaks.detected,
+            breaks_repaired=breaks.repaired,
+            segments=self._segment + 1,
+            T_map_odom=self._T_map_odom,
+        )
+
+    @property
+    def windows(self) -> Sequence[WindowRecord]:
+        """How each window of keyframes was joined, and every window that was refused."""
+        return self._junctions.records
+
+    def causal_trajectory(self) -> Trajectory:
+        """Every frame's pose as it was known right after the frame."""
+        return self._log.causal()
+
+    def trajectory(self) -> Trajectory:
+        """Every frame's pose given all that is known now, with the chain of scales smoothed."""
+        return self._log.final(*self._chain.final())
+
+    def finish(self) -> tuple[list[FusedKeyframe], dict[int, Array], dict[int, float]]:
+        """At the end: the keyframes still in the window, and where and how large submaps are on the final trajectory.
+
+        Returns:
+            (keyframes for the map, submap -> T_map_submap (4, 4), submap -> factor on its size)
+        """
+        return self._chain.retire_all(), *self._chain.final_anchors()
+
+    # ------------------------------------------------------------ tracking
+
+    def _judge_tracking(self, track: Track | None, stamp_ns: int) -> State:
+        if track is None:
+            return State.INIT
+        if track.inliers >= self._config.tracker.min_inliers:
+            self._weak_since = None
+            return State.TRACKING
+        self._weak_since = self._weak_since or stamp_ns
+        lost = stamp_ns - self._weak_since > self._config.tracker.lost_after_s * 1e9
+        return State.LOST if lost else State.WEAK
+
+    def _wants_keyframe(self, track: Track | None, stamp_ns: int) -> bool:
+        if track is None:  # before the first prediction of a segment one keyframe is enough
+            return not self._schedule.waiting
+        since_s = (stamp_ns - self._last_keyframe_ns) * 1e-9
+        return is_due(self._config.keyframe, since_s, track, self._config.tracker.min_inliers)
+
+    def _estimate(self, track: Track | None, keyframe: bool) -> Estimate:
+        assert self._latest is not None
+        frame, reference = self._latest.frame, self._chain.newest
+        T_map_cam = self._T_map_latest()
+        self._T_odom_cam = se3.normalized(se3.inverse(self._T_map_odom) @ T_map_cam)
+        scale = reference.scale if reference else 1.0
+        if reference:
+            self._log.append(frame.id, frame.stamp_ns, reference.index, self._T_reference_latest(), T_map_cam)
+        else:
+            self._log.append(frame.id, frame.stamp_ns, -1, np.eye(4), T_map_cam)
+        return Estimate(
+            frame_id=frame.id,
+            stamp_ns=frame.stamp_ns,
+            T_map_cam=T_map_cam,
+            T_odom_cam=self._T_odom_cam,
+            sigma_rotation=track.sigma_rotation if track else _BLIND_SIGMA[0],
+            sigma_translation=track.sigma_translation * scale if track else _BLIND_SIGMA[1],
+            state=self._state,
+            metric=self._junctions.metric,
+            keyframe=keyframe,
+            segment=self._segment,
+        )
+
+    def _T_map_latest(self) -> Array:
+        """Pose of the latest frame in the map: the reference's pose, then the way since at the reference's scale."""
+        assert self._latest is not None
+        T_chain_cam, reference = self._latest.T_chain_cam, self._chain.newest
+        if reference is None:
+            return self._chain.map_pose(T_chain_cam)
+        return reference.T_map_cam @ scaled(se3.inverse(reference.T_chain_cam) @ T_chain_cam, reference.scale)
+
+    # ------------------------------------------------------------ joining
+
+    def _shared(self, request: Request, views: Sequence[View]) -> list[Shared]:
+        placed = {k.frame_id: k for k in self._chain.active}
+        frames = request.window.frames[: -len(request.new)]
+        return [
+            Shared(placed[f.id], view.T_win_cam, view.depth) for f, view in zip(frames, views, strict=False)
+        ]
+
+    def _place_keyframes(
+        self, request: Request, new: Sequence[View], T_chain_cam: Array, junction: Junction, scale: float
+    ) -> list[FusedKeyframe]:
+        depths = [view.depth_scaled(junction.seam.log_scale) for view in new]
+        before = len(self._chain.keyframes)
+        fused = self._chain.place(request.new, T_chain_cam, depths, scale, weak=junction.weak)
+        for keyframe in self._chain.keyframes[before:]:
+            self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
+        self._log.settle_before(request.new[0].frame.id)
+        depth, config = depths[-1], self._config.seam
+        self._rebase(request, T_chain_cam[-1])
+        self._tracker.set_reference(
+            request.new[-1].gray,
+            depth.camera,
+            depth.log,
+            (depth.confidence >= config.min_confidence) & ~depth.edges(config.edge_ratio),
+            self._T_reference_latest(),
+        )
+        return fused
+
+    def _place_live(self, request: Request, T_chain_cam: Array) -> None:
+        reference = self._chain.newest
+        assert reference is not None, "live frames are predicted together with placed keyframes"
+        T_ref_cam = se3.inverse(reference.T_chain_cam) @ T_chain_cam
+        self._log.revise(request.new[0].frame.id, reference.index, T_ref_cam)
+        self._rebase(request, T_chain_cam)
+
+    def _T_reference_latest(self) -> Array:
+        assert self._latest is not None and self._chain.newest is not None
+        return se3.inverse(self._chain.newest.T_chain_cam) @ self._latest.T_chain_cam
+
+    def _rebase(self, request: Request, T_chain_cam: Array) -> None:
+        """The newest view of a window moved on the chain: what was tracked after it moves along.
+
+        The published odometry does not: the difference goes into map -> odom.
+        """
+        assert self._latest is not None
+        T_new_old = se3.normalized(T_chain_cam @ se3.inverse(request.new[-1].T_chain_cam))
+        self._latest = self._latest.moved(T_new_old)
+        self._schedule.move(T_new_old)
+        self._T_map_odom = se3.normalized(self._T_map_latest() @ se3.inverse(self._T_odom_cam))
+
+    def _depth_map(self, request: Request, view: View, junction: Junction) -> DepthMap:
+        newest, frame = self._chain.newest, request.new[-1].frame
+        assert newest is not None, "a window was just joined"
+        depth = view.depth_scaled(junction.seam.log_scale)
+        metres = np.exp(depth.log) * np.float32(newest.scale)
+        return DepthMap(frame.id, frame.stamp_ns, metres, depth.confidence, depth.camera)
+
+    def _integration(self, fused: Sequence[FusedKeyframe], depth: DepthMap | None = None) -> Integration:
+        return Integration(depth, tuple(fused), self._chain.submaps.anchors(), 0)

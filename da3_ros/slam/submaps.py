@@ -1,0 +1,52 @@
+"""Submaps: runs of keyframes that keep their shape, anchored at their first keyframe."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from da3_ros.config import MapConfig
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+
+
+class Submaps:
+    """Decides where submaps begin and remembers their anchors."""
+
+    def __init__(self, config: MapConfig) -> None:
+        """Start without a submap."""
+        self._config = config
+        self._anchors: list[Array] = []  # T_map_submap
+        self._firsts: list[int] = []  # index of the first keyframe
+        self._keyframes = 0
+        self._length = 0.0
+        self._last = np.zeros(3)
+
+    def __len__(self) -> int:
+        """Number of submaps."""
+        return len(self._anchors)
+
+    def add(self, index: int, T_map_cam: Array, *, force_new: bool) -> int:
+        """Assign a keyframe to a submap, which it may open; returns the submap's id."""
+        cfg = self._config
+        centre = T_map_cam[:3, 3]
+        self._length += float(np.linalg.norm(centre - self._last))
+        self._last = centre
+        full = self._keyframes >= cfg.submap_keyframes or (cfg.submap_length and self._length > cfg.submap_length)
+        if not self._anchors or full or force_new:
+            self._anchors.append(T_map_cam)
+            self._firsts.append(index)
+            self._keyframes, self._length = 0, 0.0
+        self._keyframes += 1
+        return len(self._anchors) - 1
+
+    def anchors(self) -> dict[int, Array]:
+        """Submap id -> ``T_map_submap`` (4, 4)."""
+        return dict(enumerate(self._anchors))
+
+    def first_keyframes(self) -> dict[int, int]:
+        """Submap id -> index of the keyframe it is anchored at."""
+        return dict(enumerate(self._firsts))
+
+    def local(self, submap: int, T_map_cam: Array) -> Array:
+        """``T_submap_cam`` of a pose in the map."""
+        return se3.inverse(self._anchors[submap]) @ T_map_cam

@@ -1,0 +1,217 @@
+"""The values that cross module borders: frozen, slotted, with shapes and units beside each field.
+
+Arrays are shared by reference and never written after construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.se3 import Array
+
+ImageArray = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What a simulator or a sensor rig knows about a frame; never read by ``slam`` or ``mapping``."""
+
+    depth: FloatArray | None = None  # (H, W) z-depth in metres, NaN invalid, registered to the image
+    T_world_cam: Array | None = None  # (4, 4) camera-to-world, OpenCV axes, metres
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One rectified camera image."""
+
+    id: int  # counts up within a source or a node session
+    stamp_ns: int  # capture time, integer nanoseconds
+    image: ImageArray  # (H, W, 3) RGB
+    camera: Pinhole | None  # at the size of the image; None = uncalibrated
+    truth: Truth | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """The views of one prediction, oldest first; the first is the reference view."""
+
+    number: int  # counts up within a session; a predictor may seed its randomness with it
+    frames: tuple[Frame, ...]
+    depth_views: tuple[int, ...]  # indices into frames whose depth is needed; cameras are needed for all
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rays:
+    """Ray maps of the views on a grid that covers the whole image."""
+
+    rays: FloatArray  # (N, h, w, 6) direction (camera z = 1, rotated into the window frame) then origin
+    confidence: FloatArray  # (N, h, w) in [0, 1), 0 = ignore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Depth and cameras of one window, in window units and the window's own frame.
+
+    Either ``rays`` or ``T_window_cam`` is present; where both are, ``T_window_cam`` wins.
+    """
+
+    window: Window
+    depth: FloatArray  # (N, h, w) z-depth in window units, NaN where invalid or not asked for
+    confidence: FloatArray  # (N, h, w) in [0, 1), 0 = invalid
+    rays: Rays | None = None
+    T_window_cam: Array | None = None  # (N, 4, 4) OpenCV axes
+    cameras: tuple[Pinhole, ...] | None = None  # at the size of the depth; None = from the rays or the frames
+    tokens: FloatArray | None = None  # (N, T, C) features of the views, for place recognition
+    scale_sigma: float | None = None  # 1-sigma of log(metres per unit) where units claim to be metres, else None
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Views in; depth, confidence, rays or cameras, tokens out.  Owned by one thread.
+
+    A predictor also says by ``needs_truth`` whether its frames must carry a ``Truth`` (simulation only).
+    """
+
+    name: str
+    needs_truth: bool
+
+    def predict(self, window: Window) -> Prediction:
+        """Predict one window.
+
+        Raises:
+            PredictorError: this window cannot be predicted; the predictor stays usable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; idempotent."""
+        ...
+
+
+class Source(Protocol):
+    """Frames in time order.  Iterating again starts again and yields the same frames."""
+
+    name: str  # short, for reports: "world:7", "rgbd_room"
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; raises SourceError at the first that cannot be read."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of frames that iterating yields."""
+        ...
+
+
+class State(Enum):
+    """What the system is doing; the numbers are those of SlamStatus.msg."""
+
+    INIT = 0
+    TRACKING = 1
+    WEAK = 2
+    LOST = 3
+    PAUSED = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """Pose of one frame, as known right after that frame."""
+
+    frame_id: int
+    stamp_ns: int
+    T_map_cam: Array  # (4, 4) in map units (metres when ``metric``)
+    T_odom_cam: Array  # (4, 4) continuous: never corrected backwards
+    sigma_rotation: float  # rad, 1-sigma per axis of the pose in odom since the last frame
+    sigma_translation: float  # map units, 1-sigma per axis, likewise
+    state: State
+    metric: bool  # map units are metres
+    keyframe: bool
+    segment: int  # increments when the chain was cut by a time gap or jump
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthMap:
+    """Depth of one frame in map units, ready to publish."""
+
+    frame_id: int
+    stamp_ns: int
+    depth: FloatArray  # (h, w) z-depth in map units, NaN invalid
+    confidence: FloatArray  # (h, w) in [0, 1)
+    camera: Pinhole  # at the size of the depth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedKeyframe:
+    """A keyframe that left the window: its depth is final and goes into the map once."""
+
+    frame_id: int
+    stamp_ns: int
+    submap: int
+    T_submap_cam: Array  # (4, 4) in the frame of its submap, map units
+    camera: Pinhole  # at the size of the depth
+    depth: FloatArray  # (h, w) map units, NaN invalid
+    confidence: FloatArray  # (h, w) in [0, 1)
+    image: ImageArray  # (h, w, 3) RGB at the size of the depth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Integration:
+    """What changed when a prediction was joined to the map."""
+
+    depth: DepthMap | None  # of the newest view; None where the prediction was refused
+    fused: tuple[FusedKeyframe, ...]  # keyframes that left the window, oldest first
+    anchors: dict[int, Array]  # submap id -> T_map_submap (4, 4), all submaps
+    revision: int  # increments when anchors of old submaps moved
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRecord:
+    """One line of the scale log: how a window was joined."""
+
+    number: int
+    stamp_ns: int  # of the newest view
+    views: int
+    log_scale: float  # log(map units per window unit)
+    sigma: float  # 1-sigma of log_scale
+    residual: float  # log-scale innovation against what was expected
+    outcome: str  # "joined", "repaired", "weak" (new submap, weak link), "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Counters and health of a Slam, immutable snapshot."""
+
+    state: State
+    reason: str  # one sentence; empty when all is well
+    metric: bool
+    scale_source: str  # "predictor" (claims metres), "first window" (arbitrary units)
+    scale_ratio: float  # map units per window unit of the last window
+    seam_residual: float  # log, of the last window
+    frames: int
+    keyframes: int
+    submaps: int
+    windows: int
+    breaks_detected: int
+    breaks_repaired: int
+    segments: int
+    T_map_odom: Array  # (4, 4)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """Camera poses over time."""
+
+    stamps_ns: NDArray[np.int64]  # (N,) strictly increasing
+    T_map_cam: Array  # (N, 4, 4)
+    keyframe: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))  # (N,) or empty
+
+    def __len__(self) -> int:
+        """Number of poses."""
+        return len(self.stamps_ns)
