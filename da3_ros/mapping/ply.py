@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from da3_ros.errors import OutputError
+from da3_ros.files import write_atomic
 from da3_ros.types import FloatArray, ImageArray
 
 _VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
@@ -26,12 +25,21 @@ def write(path: Path, points: FloatArray, colors: ImageArray) -> None:
         "property float x\nproperty float y\nproperty float z\n"
         "property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write_atomic(path, header.encode() + vertices.tobytes())
+
+
+def read(path: Path) -> tuple[FloatArray, ImageArray]:
+    """Read what ``write`` wrote: points (N, 3) and colours (N, 3) RGB.
+
+    Raises:
+        SourceError: the file cannot be read or is not such a PLY.
+    """
     try:
-        with partial.open("wb") as file:
-            file.write(header.encode())
-            file.write(vertices.tobytes())
-        os.replace(partial, path)
+        data = path.read_bytes()
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the map {path}: {(error.strerror or str(error)).lower()}") from error
+        raise SourceError(f"cannot read the map {path}: {(error.strerror or str(error)).lower()}") from error
+    header, mark, body = data.partition(b"end_header\n")
+    if not mark or b"format binary_little_endian 1.0" not in header or len(body) % _VERTEX.itemsize:
+        raise SourceError(f"{path} is not a map that da3_ros wrote; save it again")
+    vertices = np.frombuffer(body, _VERTEX)
+    return vertices["xyz"].copy(), vertices["rgb"].copy()

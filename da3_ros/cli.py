@@ -1,0 +1,52 @@
+"""``da3``: one entry for everything outside a launch file.
+
+Nothing heavy is imported before a command has been chosen, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import da3_ros
+from da3_ros.commands import bag, bench, demo, evaluate, play
+from da3_ros.errors import Da3Error
+
+_COMMANDS = (evaluate, bag, play, demo, bench)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="da3",
+        description="Real-time SLAM on Depth Anything 3: run and evaluate recordings, make and play bags.",
+        epilog="Start with: da3 demo    Then: da3 COMMAND --help",
+    )
+    top.add_argument("--version", action="version", version=f"da3_ros {da3_ros.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_to(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 after one sentence on what to change, 130 when interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except Da3Error as error:
+        for line in str(error).splitlines():
+            print(f"da3: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("da3: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

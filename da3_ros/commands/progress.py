@@ -1,0 +1,46 @@
+"""One line of progress on stderr: redrawn on a terminal, a line every ten per cent in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """Shows how far a long step is; use as a context manager."""
+
+    def __init__(self, label: str) -> None:
+        """``label`` says what is being done."""
+        self._label = label
+        self._live = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._shown = -1.0
+        self._decile = -1
+        self._open = False
+
+    def __call__(self, done: int, total: int, remark: str = "") -> None:
+        """Report ``done`` of ``total`` units."""
+        now = time.monotonic()
+        decile = 10 * done // max(total, 1)
+        if self._live:
+            if now - self._shown < 0.1 and done < total:
+                return
+        elif decile == self._decile:
+            return
+        self._shown, self._decile = now, decile
+        elapsed = now - self._started
+        left = elapsed / done * (total - done) if done else 0.0
+        text = f"{self._label} {done}/{total}  {elapsed:.0f} s, {left:.0f} s left  {remark}".rstrip()
+        sys.stderr.write(f"\r\x1b[2K{text}" if self._live else f"{text}\n")
+        sys.stderr.flush()
+        self._open = self._live
+
+    def __enter__(self) -> Progress:
+        """Start the clock."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the line finished."""
+        if self._open:
+            sys.stderr.write("\n")
+            sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Metrics of trajectories and latencies, and the report of a run."""

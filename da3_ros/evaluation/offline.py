@@ -1,0 +1,165 @@
+"""A source through predictor, SLAM and map, without ROS and without threads: same input twice, same bytes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from da3_ros import config as configuration
+from da3_ros.config import Config
+from da3_ros.errors import SourceError
+from da3_ros.evaluation.latency import Latency
+from da3_ros.evaluation.record import Record, Sample
+from da3_ros.mapping.map import Map
+from da3_ros.slam.junction import Method
+from da3_ros.slam.slam import Slam
+from da3_ros.slam.stamps import StampGate
+from da3_ros.types import Frame, Integration, Prediction, Predictor, Source, Trajectory, Window
+
+_SAMPLES = 4  # frames shown in the report
+
+Progress = Callable[[int, int, Slam], None]
+
+
+@dataclass(slots=True)
+class TimedPredictor:
+    """Measures a predictor."""
+
+    inner: Predictor
+    latency: Latency
+
+    @property
+    def name(self) -> str:
+        """Name of the predictor inside."""
+        return self.inner.name
+
+    @property
+    def needs_truth(self) -> bool:
+        """As the predictor inside."""
+        return self.inner.needs_truth
+
+    def predict(self, window: Window) -> Prediction:
+        """Predict and note the time."""
+        started = time.perf_counter()
+        prediction = self.inner.predict(window)
+        self.latency.add("predict", time.perf_counter() - started)
+        return prediction
+
+    def close(self) -> None:
+        """Close the predictor inside."""
+        self.inner.close()
+
+
+class OfflineRun:
+    """One pass over a source."""
+
+    def __init__(self, source: Source, predictor: Predictor, config: Config, method: Method | None = None) -> None:
+        """Prepare; ``run`` does the work."""
+        self._source, self._config, self._method = source, config, method or Method()
+        self._latency = Latency()
+        self._predictor = TimedPredictor(predictor, self._latency)
+        self._slam, self._map = Slam(config, self._method), Map(config.map)
+        self._gate = StampGate(config.node)
+        self._truth: list[tuple[int, np.ndarray]] = []
+        self._samples: list[Sample] = []
+        self._drops: dict[str, int] = {}
+
+    def run(self, progress: Progress | None = None) -> tuple[Record, SourceError | None]:
+        """Process every frame.
+
+        Returns:
+            The record of all that was read, and the error that ended the source early, if one did.
+        """
+        total = len(self._source)
+        every = max(total // (_SAMPLES + 1), 1)
+        wanted = {every * (i + 1) for i in range(_SAMPLES)} if total > _SAMPLES else set(range(total))
+        failure = None
+        frames = iter(self._source)
+        for count in range(total):
+            try:
+                frame = next(frames, None)
+            except SourceError as error:
+                failure = error
+                break
+            if frame is None:
+                break
+            self._step(frame, sample=count in wanted)
+            if progress:
+                progress(count + 1, total, self._slam)
+        return self._finish(failure), failure
+
+    def _step(self, frame: Frame, *, sample: bool) -> None:
+        ruling = self._gate.judge(frame.stamp_ns, 0)
+        if ruling.drop:
+            self._drops[ruling.drop] = self._drops.get(ruling.drop, 0) + 1
+            return
+        if ruling.cut:
+            self._fuse(Integration(None, tuple(self._slam.cut(ruling.cut)), {}, 0))
+        if frame.truth is not None and frame.truth.T_world_cam is not None:
+            self._truth.append((frame.stamp_ns, frame.truth.T_world_cam))
+        started = time.perf_counter()
+        _, integrations = self._slam.process(frame, self._predictor)
+        self._latency.add("frame", time.perf_counter() - started)
+        for integration in integrations:
+            self._fuse(integration)
+            depth = integration.depth
+            if sample and depth is not None and depth.frame_id == frame.id:
+                truth = frame.truth.depth if frame.truth else None
+                self._samples.append(
+                    Sample(frame.id, frame.stamp_ns, frame.image, depth.depth, depth.confidence, truth)
+                )
+
+    def _fuse(self, integration: Integration) -> None:
+        started = time.perf_counter()
+        for keyframe in integration.fused:
+            self._map.insert(keyframe)
+        self._map.move(integration.anchors)
+        if integration.fused:
+            self._latency.add("map", time.perf_counter() - started)
+
+    def _finish(self, failure: SourceError | None) -> Record:
+        fused, anchors, factors = self._slam.finish()
+        for keyframe in fused:
+            self._map.insert(keyframe)
+        self._map.move(anchors, factors)
+        points, colors = self._map.points()
+        status = self._slam.status()
+        truth = None
+        if self._truth:
+            stamps, poses = zip(*self._truth, strict=True)
+            truth = Trajectory(np.array(stamps, np.int64), np.stack(poses))
+        notes = [f"the source ended early: {failure}"] if failure else []
+        skipped = getattr(self._source, "skipped", {})
+        return Record(
+            title=self._source.name,
+            source=self._source.name,
+            predictor=self._predictor.name,
+            method=self._method.name,
+            mode="offline",
+            trajectory=self._slam.trajectory(),
+            causal=self._slam.causal_trajectory(),
+            truth=truth,
+            windows=list(self._slam.windows),
+            latency_ms=self._latency.summary(),
+            latency_histograms=self._latency.histograms(),
+            drops={**self._drops, **skipped},
+            counts={
+                "frames": status.frames,
+                "keyframes": status.keyframes,
+                "submaps": status.submaps,
+                "windows": status.windows,
+                "breaks_detected": status.breaks_detected,
+                "breaks_repaired": status.breaks_repaired,
+                "segments": status.segments,
+                "map_points": len(points),
+            },
+            samples=self._samples,
+            map_points=points,
+            map_colors=colors,
+            metric=status.metric,
+            config_text=configuration.dump(self._config, comments=True),
+            notes=notes,
+        )

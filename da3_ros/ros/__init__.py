@@ -1,0 +1,1 @@
+"""The ROS 2 side: node, parameters, conversions, publishers, player, live evaluation.  The only home of rclpy."""

@@ -1,0 +1,132 @@
+"""Which camera took the images: from camera_info, or uncalibrated.
+
+The rule, in order: a valid camera_info is used.  One with K[0] == 0 says "uncalibrated", and the intrinsics are then
+estimated.  Where camera_info has a publisher but none has arrived, frames are dropped and counted.  Where nobody
+publishes camera_info for two seconds of images, the camera counts as uncalibrated.  What was decided holds for the
+session, so that two calibrations never meet in one map.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+from da3_ros.errors import SourceError
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.ros.following import FollowingSubscription
+from da3_ros.sources.camera_info import Rectifier, from_camera_info
+from da3_ros.types import FloatArray, ImageArray
+
+WAIT_S = 2.0
+
+
+class Calibration:
+    """The camera of this session."""
+
+    def __init__(self, *, rectified: bool) -> None:
+        self._rectified = rectified
+        self._latest: CameraInfo | None = None
+        self._used: CameraInfo | None = None
+        self._first_image: float | None = None
+        self._decided = False
+        self._rectifier: Rectifier | None = None
+        self._fault = ""
+        self.camera: Pinhole | None = None
+        self.remark = ""  # something to say once, such as "uncalibrated"
+
+    def update(self, message: CameraInfo) -> None:
+        """Remember the latest camera_info."""
+        self._latest = message
+        if self._decided and (self._used is None or not _equal(message, self._used)):
+            self.remark = "camera_info changed; the session goes on with the old one until ~/reset is called"
+
+    def release(self) -> None:
+        """Decide anew with the next frame (new session)."""
+        self._decided, self._first_image, self.remark, self._fault = False, None, "", ""
+
+    def ready(self, infos: FollowingSubscription, width: int, height: int) -> bool:
+        """Whether frames of this size may be used; decides the camera of the session when it can."""
+        if self._decided:
+            return True
+        if self._first_image is None:
+            self._first_image = time.monotonic()
+        message = self._latest
+        if message is not None:
+            return self._decide(message, width, height)
+        if not infos.offers and time.monotonic() - self._first_image > WAIT_S:
+            self.camera, self._rectifier, self._used, self._decided = None, None, None, True
+            self.remark = (
+                f"nobody publishes {infos.topic}: the camera counts as uncalibrated, its focal length is estimated "
+                "and lens distortion is not removed"
+            )
+        return self._decided
+
+    def explain(self, infos: FollowingSubscription) -> str:
+        """Why ``ready`` said no."""
+        if self._fault:
+            return self._fault
+        if infos.offers:
+            problem = infos.problem()
+            return f"no camera_info: {problem}" if problem else f"{infos.topic} has a publisher but sends nothing"
+        return f"no camera_info on {infos.topic}; publish it, or wait {WAIT_S:g} s to run uncalibrated"
+
+    def rectified(self, image: ImageArray) -> ImageArray:
+        """Remove lens distortion from (H, W, 3) where there is any."""
+        return image if self._rectifier is None else self._rectifier.image(image)
+
+    def rectified_depth(self, depth: FloatArray) -> FloatArray:
+        """Remove lens distortion from (H, W), where depth was given in the raw image."""
+        return depth if self._rectifier is None else self._rectifier.depth(depth)
+
+    def _decide(self, message: CameraInfo, width: int, height: int) -> bool:
+        try:
+            self.camera, self._rectifier = _camera(message, (width, height), rectified=self._rectified)
+        except SourceError as error:
+            self._fault = str(error)
+            return False
+        self._used, self._decided, self._fault = message, True, ""
+        if self.camera is None:
+            self.remark = "camera_info says uncalibrated (K[0] is 0): the focal length is estimated"
+        return True
+
+
+def _camera(
+    message: CameraInfo, size: tuple[int, int], *, rectified: bool
+) -> tuple[Pinhole | None, Rectifier | None]:
+    """Camera and rectifier; K describes the whole sensor where a region of interest or binning was read out."""
+    roi = message.roi
+    binned = message.binning_x > 1 or message.binning_y > 1
+    part = roi.width > 0 and roi.height > 0 and (roi.width, roi.height) != (message.width, message.height)
+    if not binned and not part:
+        return from_camera_info(
+            message.width,
+            message.height,
+            message.k,
+            message.d,
+            message.distortion_model,
+            message.r,
+            message.p,
+            image_size=size,
+            rectified=rectified,
+        )
+    if np.any(message.d) and not rectified:
+        raise SourceError(
+            "camera_info has lens distortion together with binning or a region of interest; rectify the images "
+            "(image_proc) and set node.image_rectified"
+        )
+    camera, _ = from_camera_info(message.width, message.height, message.k, P=message.p, rectified=rectified)
+    if camera is None:
+        return None, None
+    if part:
+        camera = camera.cropped(roi.x_offset, roi.y_offset, roi.width, roi.height)
+    return camera.resized(*size), None
+
+
+def _equal(a: CameraInfo, b: CameraInfo) -> bool:
+    fields = ("width", "height", "distortion_model", "binning_x", "binning_y", "roi")
+    arrays = ("k", "d", "r", "p")
+    return all(getattr(a, f) == getattr(b, f) for f in fields) and all(
+        np.array_equal(getattr(a, f), getattr(b, f)) for f in arrays
+    )

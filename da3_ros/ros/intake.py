@@ -1,0 +1,294 @@
+"""Messages in, frames out: subscriptions, decoding, calibration, time rules.  Runs on the executor's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from da3_ros.config import Config
+from da3_ros.errors import SourceError
+from da3_ros.ros.body import Body
+from da3_ros.ros.calibration import Calibration
+from da3_ros.ros.counters import Counters, Stopwatch
+from da3_ros.ros.following import Choice, FollowingSubscription
+from da3_ros.ros.messages import matrix_of_pose, now_ns, stamp_ns
+from da3_ros.ros.stamps import StampGate
+from da3_ros.ros.tracker_thread import Arrival
+from da3_ros.ros.transform_listener import TransformListener
+from da3_ros.ros.truth import TruthPairing
+from da3_ros.sources.encodings import decode_compressed, decode_depth, decode_image
+from da3_ros.types import Frame, ImageArray
+
+
+class Intake:
+    """Everything between the camera's topics and the tracker's inbox."""
+
+    def __init__(
+        self, node: Node, config: Config, counters: Counters, stopwatch: Stopwatch, deliver: Callable[[Arrival], None]
+    ) -> None:
+        """Prepare; nothing is subscribed to before ``open``."""
+        self._node, self._config = node, config
+        self._counters, self._stopwatch, self._deliver = counters, stopwatch, deliver
+        self._log = node.get_logger()
+        self.gate = StampGate(config.node)
+        self.calibration = Calibration(rectified=config.node.image_rectified)
+        self.session = 1
+        self.body: Body | None = None
+        self.paused = False
+        self.last_drop = ""  # why the last dropped frame was dropped, one sentence
+        self._segment, self._reason, self._ids = 0, "", 0
+        self._size: tuple[int, int] | None = None
+        self._said: set[str] = set()
+        self._subscriptions: dict[str, FollowingSubscription] = {}
+        self._listener: TransformListener | None = None
+        self._truth: TruthPairing | None = None
+        self._jump = node.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=lambda _: self.gate.clock_fell(),
+        )
+
+    @property
+    def images(self) -> FollowingSubscription | None:
+        """Where images come from; None while closed."""
+        return self._subscriptions.get("image")
+
+    def open(self) -> None:
+        """Subscribe to images and their calibration."""
+        if self._config.node.base_frame:
+            self._listener = TransformListener(self._node)
+        self._follow("camera_info", [("camera_info", CameraInfo)], self._on_info)
+        self._follow("image", _image_topics(self._config.node.image_transport), self._on_image)
+
+    def need_truth(self) -> None:
+        """Frames must carry depth and pose (simulated predictor)."""
+        self._truth = TruthPairing()
+        self._follow("truth/depth", [("truth/depth", Image)], self._on_truth_depth)
+        self._follow("truth/pose", [("truth/pose", PoseStamped)], self._on_truth_pose)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether frames wait for their ground truth."""
+        return self._truth is not None
+
+    def follow(self, *, everything: bool) -> None:
+        """Adapt the subscriptions to their publishers: those with news, or all of them."""
+        for subscription in self._subscriptions.values():
+            if everything or subscription.changed:
+                subscription.update()
+
+    def poll(self) -> None:
+        """Give up frames whose truth did not come in time."""
+        if self._truth is not None:
+            self._release(self._truth)
+
+    def new_session(self) -> int:
+        """Start anew with the next frame; returns the number of the new session."""
+        self.session += 1
+        self._counters.clear()
+        self._size, self.body, self._ids, self.last_drop = None, None, 0, ""
+        self._said.clear()
+        self.gate.forget()
+        self.calibration.release()
+        if self._truth is not None:
+            self._truth.clear()
+        return self.session
+
+    def close(self) -> None:
+        """Unsubscribe; frames that waited for their truth are dropped and counted."""
+        for subscription in self._subscriptions.values():
+            subscription.close()
+        self._subscriptions = {}
+        if self._listener is not None:
+            self._listener.close()
+        if self._truth is not None:
+            self._counters.drop("paused", self._truth.clear())
+        self._listener = self._truth = None
+
+    def destroy(self) -> None:
+        """Close for good."""
+        self.close()
+        self._jump.unregister()
+
+    def _follow(self, name: str, wanted: list[tuple[str, type]], callback: Callable[[Any, Choice], None]) -> None:
+        qos = self._config.node.image_qos
+        self._subscriptions[name] = FollowingSubscription(self._node, wanted, callback, qos)
+
+    # ------------------------------------------------------------ callbacks
+
+    def _on_image(self, message: Any, _: Choice) -> None:
+        arrived = time.monotonic()
+        self._counters.received += 1
+        self._stopwatch.add("image")
+        if self.paused:
+            self._drop("paused", "the node is paused")
+            return
+        stamp = stamp_ns(message.header.stamp)
+        if not self._may_enter(stamp):
+            return
+        body = self._find_body(message.header.frame_id)
+        if body is None:
+            return
+        try:
+            image = _decode(message)
+            if not self._same_size(image):
+                return
+            infos = self._subscriptions["camera_info"]
+            if not self.calibration.ready(infos, image.shape[1], image.shape[0]):
+                self._drop("no_camera_info", self.calibration.explain(infos))
+                return
+            image = self.calibration.rectified(image)
+        except SourceError as error:
+            self._drop("undecodable", str(error))
+            return
+        self._say(self.calibration.remark)
+        self._stopwatch.add("decode", time.monotonic() - arrived)
+        frame = Frame(self._ids, stamp, image, self.calibration.camera)
+        self._ids += 1
+        if self._truth is None:
+            self._hand_over(frame, body, arrived)
+        else:
+            self._truth.add_frame(frame, arrived)
+            self._release(self._truth)
+
+    def _on_info(self, message: CameraInfo, _: Choice) -> None:
+        self.calibration.update(message)
+
+    def _on_truth_depth(self, message: Image, _: Choice) -> None:
+        if self._truth is None:
+            return
+        try:
+            depth = decode_depth(
+                message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+            )
+        except SourceError as error:
+            self._say(f"truth/depth cannot be used: {error}")
+            return
+        self._truth.add_depth(stamp_ns(message.header.stamp), depth)
+        self._release(self._truth)
+
+    def _on_truth_pose(self, message: PoseStamped, _: Choice) -> None:
+        if self._truth is None:
+            return
+        try:
+            T_world_cam = matrix_of_pose(message.pose)
+        except ValueError as error:
+            self._say(f"truth/pose cannot be used: {error}")
+            return
+        self._truth.add_pose(stamp_ns(message.header.stamp), T_world_cam)
+        self._release(self._truth)
+
+    # ------------------------------------------------------------ rules
+
+    def _may_enter(self, stamp: int) -> bool:
+        ruling = self.gate.judge(stamp, now_ns(self._node))
+        if ruling.drop == "too_old":
+            self._drop(
+                "too_old",
+                f"images are {ruling.age_s:.1f} s older than the clock; synchronise the clocks, set use_sim_time for "
+                "a recording, or raise node.max_image_age_s",
+            )
+        elif ruling.drop:
+            self._drop(ruling.drop, f"the stamps of the images do not increase (at {stamp / 1e9:.3f} s)")
+        if ruling.drop:
+            return False
+        if ruling.reset:
+            self._log.warning(f"{ruling.cut}: a new map begins (node.on_time_jump is reset)")
+            self.new_session()
+            self._counters.received = 1
+            self.gate.judge(stamp, 0)
+        elif ruling.cut:
+            self._log.warning(f"{ruling.cut}: a new segment begins")
+            self._segment += 1
+            self._reason = ruling.cut
+        return True
+
+    def _find_body(self, frame_id: str) -> Body | None:
+        """The body frame of this session; None (and the frame is dropped) while TF does not know it."""
+        if self.body is not None:
+            return self.body
+        config = self._config.node
+        camera = config.camera_frame or frame_id or "camera_optical_frame"
+        if not config.camera_frame and not frame_id:
+            self._say(f"the images have no frame_id: '{camera}' is used; set node.camera_frame")
+        if self._listener is None:
+            self.body = Body.camera(camera)
+            return self.body
+        T_base_cam = self._listener.lookup(config.base_frame, camera)
+        if T_base_cam is None:
+            known = ", ".join(self._listener.frames()) or "none"
+            self._drop(
+                "no_transform",
+                f"TF has no transform from '{camera}' to '{config.base_frame}' (known frames: {known}); publish it "
+                "with static_transform_publisher or correct node.base_frame and node.camera_frame",
+            )
+            return None
+        self.body = Body.mounted(config.base_frame, camera, T_base_cam)
+        return self.body
+
+    def _same_size(self, image: ImageArray) -> bool:
+        size = image.shape[1], image.shape[0]
+        if self._size is None:
+            self._size = size
+        if size == self._size:
+            return True
+        self._drop(
+            "size_changed",
+            f"the images changed from {self._size[0]}x{self._size[1]} to {size[0]}x{size[1]}; call ~/reset to go on "
+            "with the new size",
+        )
+        return False
+
+    def _release(self, truth: TruthPairing) -> None:
+        """Hand over the frames whose truth is complete."""
+        for ready in truth.ready():
+            if ready is None:
+                self._drop("no_truth", f"the simulated predictor lacks ground truth: {truth.explain()}")
+            elif self.body is not None:
+                frame, arrived = ready
+                assert frame.truth is not None
+                assert frame.truth.depth is not None
+                depth = self.calibration.rectified_depth(frame.truth.depth)
+                frame = replace(frame, truth=replace(frame.truth, depth=depth))
+                self._hand_over(frame, self.body, arrived)
+
+    def _hand_over(self, frame: Frame, body: Body, arrived: float) -> None:
+        self._deliver(
+            Arrival(frame, body, self.session, self._segment, self._reason, arrived, queued=time.monotonic())
+        )
+
+    def _drop(self, cause: str, sentence: str) -> None:
+        self._counters.drop(cause)
+        self.last_drop = sentence
+        if cause != "paused":
+            self._say(sentence, key=cause)
+
+    def _say(self, sentence: str, key: str = "") -> None:
+        """Log a sentence once per session (and per cause)."""
+        if sentence and (key or sentence) not in self._said:
+            self._said.add(key or sentence)
+            self._log.warning(sentence)
+
+
+def _image_topics(transport: str) -> list[tuple[str, type]]:
+    """What to listen to, in order of preference; a compressed stream may also be remapped to ``image`` itself."""
+    raw: list[tuple[str, type]] = [("image", Image)]
+    compressed: list[tuple[str, type]] = [("image", CompressedImage), ("image/compressed", CompressedImage)]
+    return {"raw": raw, "compressed": [*compressed[::-1]], "auto": raw + compressed}[transport]
+
+
+def _decode(message: Any) -> ImageArray:
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.format, message.data)
+    return decode_image(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
+
+

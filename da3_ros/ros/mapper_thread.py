@@ -1,0 +1,143 @@
+"""The thread that owns the map: fuses keyframes and publishes what changed, at a limited rate."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Protocol, TypeVar
+
+from da3_ros.config import Config
+from da3_ros.errors import Da3Error
+from da3_ros.geometry.se3 import Array
+from da3_ros.mapping.map import Map, SubmapChange
+from da3_ros.ros.counters import Counters, Stopwatch
+from da3_ros.types import FloatArray, FusedKeyframe, ImageArray, Trajectory
+
+T = TypeVar("T")
+
+# More keyframes than this waiting means the map cannot keep up; the oldest are left out and counted.
+_MOST_WAITING = 64
+
+
+class MapOutputs(Protocol):
+    """What the mapper publishes; called on its thread."""
+
+    def map_listeners(self) -> tuple[int, int]:
+        """Number of subscribers of map/points and of map/updates."""
+        ...
+
+    def map_points(self, points: FloatArray, colors: ImageArray) -> None:
+        """Publish the whole map."""
+        ...
+
+    def map_changes(self, changes: list[SubmapChange], revision: int, session: int) -> None:
+        """Publish submaps that changed."""
+        ...
+
+    def path(self, trajectory: Trajectory) -> None:
+        """Publish camera poses in map axes."""
+        ...
+
+
+class MapperThread(threading.Thread):
+    """Owns the Map; everybody else posts work to it."""
+
+    def __init__(self, config: Config, outputs: MapOutputs, counters: Counters, stopwatch: Stopwatch) -> None:
+        super().__init__(name="da3 mapper", daemon=True)
+        self._config, self._outputs, self._counters, self._stopwatch = config, outputs, counters, stopwatch
+        self._work: Queue[Callable[[], None] | None] = Queue()
+        self._map = Map(config.map)
+        self._session = 0
+        self._revision = 0
+        self._listeners = (0, 0)
+        self._changed = False
+        self._due = 0.0
+        self.points = 0  # in the map; read by the status
+
+    def insert(
+        self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int
+    ) -> None:
+        """Fuse keyframes and move submaps (``T_map_submap`` in the axes of the published map)."""
+        if self._work.qsize() > _MOST_WAITING:
+            self._counters.drop("keyframes_dropped", len(fused))
+            fused = ()
+        self._work.put(lambda: self._insert(session, fused, anchors, revision))
+
+    def publish_path(self, trajectory: Trajectory) -> None:
+        """Publish a path from this thread."""
+        self._work.put(lambda: self._outputs.path(trajectory))
+
+    def reset(self, session: int) -> None:
+        """Start an empty map."""
+        self._work.put(lambda: self._reset(session))
+
+    def save(self, path: Path) -> Future[int]:
+        """Write the map; the future has the number of points, 0 where there was nothing to write."""
+        return self.call(lambda: self._map.save(path) if len(self._map) else 0)
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Run something on this thread; Da3Error comes back through the future."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except Da3Error as error:
+                future.set_exception(error)
+
+        self._work.put(run)
+        return future
+
+    def stop(self) -> None:
+        """End after the work that waits."""
+        self._work.put(None)
+
+    def run(self) -> None:
+        """The thread."""
+        period = 1.0 / self._config.node.map_rate_hz
+        while True:
+            with contextlib.suppress(Empty):
+                work = self._work.get(timeout=min(period, 0.25))
+                if work is None:
+                    return
+                work()
+            if time.monotonic() >= self._due:
+                self._due = time.monotonic() + period
+                self._publish()
+
+    def _insert(
+        self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int
+    ) -> None:
+        if session != self._session:
+            return
+        begin = time.monotonic()
+        self._map.move(anchors)
+        self._revision = revision
+        for keyframe in fused:
+            self._map.insert(keyframe)
+        self._changed = True
+        self.points = len(self._map)
+        if fused:
+            self._stopwatch.add("map", time.monotonic() - begin)
+
+    def _reset(self, session: int) -> None:
+        self._session, self._map, self._revision, self.points = session, Map(self._config.map), 0, 0
+        self._changed = True
+
+    def _publish(self) -> None:
+        listeners = self._outputs.map_listeners()
+        new_points, new_updates = (now > before for now, before in zip(listeners, self._listeners, strict=True))
+        if listeners[0] and (self._changed or new_points) and len(self._map):
+            self._outputs.map_points(*self._map.points())
+        if listeners[1] and (self._changed or new_updates) and len(self._map):
+            # Somebody new gets every submap: the history that the middleware keeps is shorter than the map.
+            changes = self._map.take_changes()
+            changes = self._map.contents() if new_updates else changes
+            self._outputs.map_changes(changes, self._revision, self._session)
+        self._listeners = listeners
+        self._changed = False

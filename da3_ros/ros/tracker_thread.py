@@ -1,0 +1,223 @@
+"""The thread that owns Slam: every frame gets a pose at once, predictions are joined as they come."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from da3_ros.config import Config
+from da3_ros.errors import Da3Error, PredictorError
+from da3_ros.ros.body import Body
+from da3_ros.ros.counters import Counters, Stopwatch
+from da3_ros.ros.inbox import Inbox
+from da3_ros.ros.mapper_thread import MapperThread
+from da3_ros.ros.predictor_thread import Finished, PredictorThread
+from da3_ros.slam.slam import Slam
+from da3_ros.types import DepthMap, Estimate, Frame, FusedKeyframe, Integration, Status, Trajectory
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """A frame on its way to the tracker."""
+
+    frame: Frame
+    body: Body
+    session: int  # a new number: forget everything before this frame
+    segment: int  # a new number: the chain is cut before this frame
+    reason: str  # why the segment began
+    arrived: float  # monotonic time of the image message, s
+    queued: float  # monotonic time at which it was handed over, s
+
+
+class TrackOutputs(Protocol):
+    """What the tracker publishes; called on its thread."""
+
+    def estimate(self, arrival: Arrival, estimate: Estimate, status: Status) -> None:
+        """Publish odometry, TF and pose of one frame."""
+        ...
+
+    def depth(self, body: Body, depth: DepthMap) -> None:
+        """Publish depth, its camera_info, confidence and preview."""
+        ...
+
+    def keyframes(self, body: Body, fused: tuple[FusedKeyframe, ...], integration: Integration, session: int) -> None:
+        """Publish the pose graph."""
+        ...
+
+    def wants_path(self) -> bool:
+        """Whether a path is due now."""
+        ...
+
+
+class TrackerThread(threading.Thread):
+    """Owns the Slam; everybody else posts frames, results and commands to its inbox."""
+
+    def __init__(
+        self,
+        config: Config,
+        outputs: TrackOutputs,
+        mapper: MapperThread,
+        counters: Counters,
+        stopwatch: Stopwatch,
+    ) -> None:
+        super().__init__(name="da3 tracker", daemon=True)
+        self._config, self._outputs, self._mapper = config, outputs, mapper
+        self._counters, self._stopwatch = counters, stopwatch
+        self._inbox: Inbox[Arrival, Finished] = Inbox(config.node.mailbox)
+        self._predictor = PredictorThread(config, self._inbox.put_result)
+        self._predicting = False
+        self._stopping = False
+        self._slam = Slam(config)
+        self._session = 0
+        self._segment = 0
+        self._revision = 0
+        self._body: Body | None = None
+        self.status: Status = self._slam.status()  # latest snapshot, swapped by reference
+
+    @property
+    def predictor(self) -> PredictorThread:
+        """The thread it hands windows to."""
+        return self._predictor
+
+    def put(self, arrival: Arrival) -> None:
+        """Hand over a frame; an older one gives way when the tracker is behind."""
+        self._counters.drop("mailbox_full", self._inbox.put_frame(arrival))
+
+    def drop_waiting(self, cause: str) -> None:
+        """Drop and count the frames that wait."""
+        self._counters.drop(cause, self._inbox.clear_frames())
+
+    def reset(self, session: int) -> Future[None]:
+        """Forget everything and start a session."""
+        return self.call(lambda: self._reset(session))
+
+    def trajectory(self, *, causal: bool) -> Future[Trajectory]:
+        """Camera poses in map axes, of all frames: final, or as they were published."""
+        return self.call(lambda: self._trajectory(causal=causal))
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Run something on this thread; Da3Error comes back through the future."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except Da3Error as error:
+                future.set_exception(error)
+
+        self._inbox.put_command(run)
+        return future
+
+    def stop(self) -> None:
+        """End after the item under way."""
+
+        def end() -> None:
+            self._stopping = True
+
+        self._inbox.put_command(end)
+
+    def idle(self) -> bool:
+        """No frame waits and no prediction is under way."""
+        return not self._predicting and len(self._inbox) == 0
+
+    def run(self) -> None:
+        """The thread."""
+        self._predictor.start()
+        while not self._stopping:
+            item = self._inbox.take()
+            if isinstance(item, Arrival):
+                self._on_frame(item)
+            elif isinstance(item, Finished):
+                self._on_prediction(item)
+            elif item is not None:
+                item()
+                continue
+            self._request()
+        self._predictor.stop()
+
+    def _on_frame(self, arrival: Arrival) -> None:
+        if arrival.session < self._session:
+            return
+        if arrival.session > self._session:
+            self._reset(arrival.session)
+        if self._body is None:
+            self._body, self._segment = arrival.body, arrival.segment
+        begin = time.monotonic()
+        self._stopwatch.add("queue", begin - arrival.queued)
+        if arrival.segment != self._segment:
+            self._segment = arrival.segment
+            self._mapper.insert(self._session, tuple(self._slam.cut(arrival.reason)), {}, self._revision)
+        estimate = self._slam.track(arrival.frame)
+        self._stopwatch.add("track", time.monotonic() - begin)
+        if estimate.keyframe:
+            self._stopwatch.add("keyframe")
+        self.status = self._slam.status()
+        begin = time.monotonic()
+        self._outputs.estimate(arrival, estimate, self.status)
+        end = time.monotonic()
+        self._stopwatch.add("publish", end - begin)
+        self._stopwatch.add("image_to_odom", end - arrival.arrived)
+        self._counters.accepted += 1
+        if self._outputs.wants_path():
+            self._mapper.publish_path(self._trajectory(causal=False))
+
+    def _on_prediction(self, finished: Finished) -> None:
+        self._predicting = False
+        if finished.session != self._session or self._body is None:
+            return
+        self._stopwatch.add("predict", finished.seconds)
+        begin = time.monotonic()
+        integration = self._integrate(finished)
+        self.status = self._slam.status()
+        if integration is None:
+            return
+        self._stopwatch.add("integrate", time.monotonic() - begin)
+        if integration.depth is not None:
+            begin = time.monotonic()
+            self._outputs.depth(self._body, integration.depth)
+            self._stopwatch.add("depth", time.monotonic() - begin)
+        self._revision = integration.revision
+        world = self._body.T_world_slam
+        anchors = {submap: world @ anchor for submap, anchor in integration.anchors.items()}
+        self._mapper.insert(self._session, integration.fused, anchors, integration.revision)
+        self._outputs.keyframes(self._body, integration.fused, integration, self._session)
+
+    def _integrate(self, finished: Finished) -> Integration | None:
+        """Join a prediction; one that failed or does not fit is refused."""
+        if finished.prediction is None:
+            assert finished.error is not None
+            self._slam.refuse(finished.error)
+            return None
+        try:
+            return self._slam.integrate(finished.prediction)
+        except PredictorError as error:
+            self._slam.refuse(error)
+            return None
+
+    def _request(self) -> None:
+        if self._predicting or not self._predictor.opened.is_set() or self._predictor.error is not None:
+            return
+        window = self._slam.request()
+        if window is not None:
+            self._predicting = True
+            self._predictor.submit(self._session, window)
+
+    def _reset(self, session: int) -> None:
+        if session == self._session:
+            return
+        self._session, self._slam, self._body = session, Slam(self._config), None
+        self._revision = 0
+        self.status = self._slam.status()
+        self._mapper.reset(session)
+
+    def _trajectory(self, *, causal: bool) -> Trajectory:
+        slam = self._slam.causal_trajectory() if causal else self._slam.trajectory()
+        if self._body is None or len(slam) == 0:
+            return slam
+        return Trajectory(slam.stamps_ns, self._body.camera_pose(slam.T_map_cam), slam.keyframe)

@@ -1,0 +1,59 @@
+"""Where the camera sits on the robot, from /tf_static and /tf."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from tf2_msgs.msg import TFMessage
+
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+from da3_ros.ros.messages import matrix_of_transform
+from da3_ros.sources.tf_tree import TfTree
+
+STATIC_QOS = QoSProfile(
+    depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+DYNAMIC_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class TransformListener:
+    """Keeps the latest transform of every frame to its parent until it is closed.
+
+    The same with and without tf2, which no wheel provides: the camera is mounted rigidly, so that one look-up is
+    enough and nothing has to be interpolated in time.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._tree = TfTree()
+        self._frames: set[str] = set()
+        self._node = node
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf_static", self._on_transforms, STATIC_QOS),
+            node.create_subscription(TFMessage, "/tf", self._on_transforms, DYNAMIC_QOS),
+        ]
+
+    def frames(self) -> list[str]:
+        """Every frame heard of, sorted."""
+        return sorted(self._frames)
+
+    def lookup(self, target: str, source: str) -> Array | None:
+        """``T_target_source`` (4, 4), or None where the two frames are not connected."""
+        return self._tree.between(target.lstrip("/"), source.lstrip("/"))
+
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _on_transforms(self, message: TFMessage) -> None:
+        for transform in message.transforms:
+            parent, child = transform.header.frame_id.lstrip("/"), transform.child_frame_id.lstrip("/")
+            try:
+                T = matrix_of_transform(transform.transform)
+            except ValueError:
+                continue  # a zero quaternion or NaN says nothing about where a frame is
+            if parent != child and se3.is_rigid(T):
+                self._frames |= {parent, child}
+                self._tree.fix(parent, child, T)

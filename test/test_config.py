@@ -1,0 +1,91 @@
+"""The configuration tree: its files, its errors, and what the ROS parameter file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from da3_ros import config
+from da3_ros.config import Config
+from da3_ros.errors import ConfigError
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_the_shipped_files_hold_the_defaults():
+    files = sorted((REPOSITORY / "config").glob("*.yaml"))
+    assert [f.name for f in files] == ["slam.yaml"]
+    assert files[0].read_text() == config.dump(Config(), ros=True, comments=True)
+
+
+@pytest.mark.parametrize("ros", [True, False])
+def test_what_is_dumped_can_be_loaded(tmp_path, ros):
+    changed = config.updated(Config(), {"window.size": 9, "simulated.break_windows": [3, 4], "node.base_frame": "base"})
+    path = tmp_path / "c.yaml"
+    path.write_text(config.dump(changed, ros=ros, comments=True))
+    assert config.load(path) == changed
+
+
+def test_every_leaf_is_described_and_in_bounds():
+    for leaf in config.leaves():
+        assert leaf.doc
+        assert config.updated(Config(), {leaf.key: leaf.default}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"windw.size": 8}, "did you mean 'window.size'"),
+        ({"window": 8}, "unknown config key 'window'"),
+        ({"window.size": "8"}, "window.size must be of type int"),
+        ({"window.size": True}, "window.size must be of type int"),
+        ({"window.live": 1}, "window.live must be of type bool"),
+        ({"window.size": 0}, r"window.size must lie in \[1, 64\]"),
+        ({"seam.min_confidence": float("nan")}, "seam.min_confidence must lie in"),
+        ({"scale.break_log": float("inf")}, "scale.break_log must lie in"),
+        ({"node.sky": "blue"}, "node.sky must be one of nan, inf"),
+        ({"simulated.break_windows": [1.5]}, "list of whole numbers"),
+        ({"window.overlap": 8}, "exceed window.size"),
+    ],
+)
+def test_wrong_values_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        config.updated(Config(), values)
+
+
+def test_all_mistakes_are_reported_at_once():
+    with pytest.raises(ConfigError) as info:
+        config.updated(Config(), {"a": 1, "seed": -1, "window.size": "x"})
+    assert len(str(info.value).splitlines()) == 3
+
+
+def test_whole_numbers_are_floats_where_floats_are_wanted():
+    assert config.updated(Config(), {"scale.break_log": 1}).scale.break_log == 1.0
+    assert config.updated(Config(), config.parse_assignments(["scale.break_log=1e-1"])).scale.break_log == 0.1
+
+
+@pytest.mark.parametrize("text", ["window.size", "=3", "a=[1"])
+def test_assignments_that_are_none(text):
+    with pytest.raises(ConfigError):
+        config.parse_assignments([text])
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"- 1\n", b"\xff\xfe", b"nonsense: 1\n"])
+def test_files_that_are_no_configuration(tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="bad.yaml"):
+        config.load(path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.load(tmp_path / "missing.yaml")
+
+
+@given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5))))
+def test_any_mapping_is_either_taken_or_refused(values):
+    try:
+        config.updated(Config(), values)
+    except ConfigError as error:
+        assert str(error)

@@ -1,0 +1,177 @@
+"""Properties of SE3, Sim3, cameras, cameras from rays and robust statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from da3_ros.geometry import rays, robust, se3, sim3
+from da3_ros.geometry.camera import Pinhole
+
+FLOATS = st.floats(-3, 3, allow_nan=False)
+TWISTS = st.lists(FLOATS, min_size=6, max_size=6).map(np.array).filter(lambda x: np.linalg.norm(x[:3]) < 3.1)
+
+
+def camera(offset: float = 0.0) -> Pinhole:
+    return Pinhole(640, 480, 525.0, 520.0, 319.5 + offset * 640, 239.5 - offset * 480)
+
+
+@given(TWISTS)
+def test_exp_and_log_are_inverse(xi):
+    assert np.allclose(se3.log(se3.exp(xi)), xi, atol=1e-7)
+
+
+@given(TWISTS, TWISTS)
+def test_inverse_composes_to_identity(a, b):
+    T = se3.exp(a) @ se3.exp(b)
+    assert np.allclose(T @ se3.inverse(T), np.eye(4), atol=1e-12)
+    assert se3.is_rigid(T)
+
+
+@given(TWISTS)
+def test_quaternions_round_trip(xi):
+    rotation = se3.exp_so3(xi[:3])
+    q = se3.quaternion_from_rotation(rotation)
+    assert q[3] >= 0
+    assert np.isclose(np.linalg.norm(q), 1)
+    assert np.allclose(se3.rotation_from_quaternion(q), rotation, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_half_turns_have_angle_pi(axis):
+    rotation = np.diag(np.where(np.arange(3) == axis, 1.0, -1.0))
+    assert np.isclose(se3.rotation_angle(rotation), np.pi)
+    assert np.allclose(se3.exp_so3(se3.log_so3(rotation)), rotation, atol=1e-9)
+
+
+def test_zero_quaternion_is_refused():
+    with pytest.raises(ValueError, match="quaternion"):
+        se3.rotation_from_quaternion(np.zeros(4))
+
+
+@given(TWISTS, st.floats(0, 1))
+def test_interpolation_ends_at_its_ends(xi, fraction):
+    T = se3.exp(xi)
+    assert np.allclose(se3.interpolate(np.eye(4), T, 0), np.eye(4), atol=1e-9)
+    assert np.allclose(se3.interpolate(np.eye(4), T, 1), T, atol=1e-7)
+    half = se3.interpolate(np.eye(4), T, fraction)
+    assert np.isclose(se3.rotation_angle(half[:3, :3]), fraction * np.linalg.norm(xi[:3]), atol=1e-6)
+
+
+@given(TWISTS, st.floats(0.1, 10), TWISTS, st.floats(0.1, 10))
+def test_similarities_form_a_group(a, scale_a, b, scale_b):
+    S_a, S_b = sim3.Sim3.from_rigid(se3.exp(a), scale_a), sim3.Sim3.from_rigid(se3.exp(b), scale_b)
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    assert np.allclose((S_a @ S_b).act(points), S_a.act(S_b.act(points)), atol=1e-9)
+    assert np.allclose(S_a.inverse().act(S_a.act(points)), points, atol=1e-9)
+    pose = se3.exp(b)
+    assert np.allclose(S_a.act_pose(pose)[:3, 3], S_a.act(pose[:3, 3]))
+    assert se3.is_rigid(S_a.act_pose(pose))
+
+
+@given(TWISTS, st.floats(0.1, 10))
+def test_umeyama_recovers_a_similarity(xi, scale):
+    S = sim3.Sim3.from_rigid(se3.exp(xi), scale)
+    points = np.random.default_rng(1).normal(size=(20, 3))
+    found = sim3.umeyama(points, S.act(points))
+    assert np.isclose(found.scale, scale, rtol=1e-9)
+    assert np.allclose(found.rotation, S.rotation, atol=1e-8)
+    assert sim3.umeyama(points, S.act(points), with_scale=False).scale == 1.0
+
+
+def test_umeyama_never_mirrors():
+    points = np.random.default_rng(2).normal(size=(20, 3))
+    assert np.linalg.det(sim3.umeyama(points, points * [1, 1, -1]).rotation) > 0
+
+
+def test_umeyama_of_a_single_point_is_a_shift():
+    found = sim3.umeyama(np.ones((4, 3)), np.full((4, 3), 3.0))
+    assert found.scale == 1.0
+    assert np.allclose(found.act(np.ones(3)), 3.0)
+
+
+@given(st.integers(20, 2000), st.integers(20, 2000), st.floats(-0.2, 0.2))
+def test_resizing_keeps_rays_through_image_fractions(width, height, offset):
+    original, resized = camera(offset), camera(offset).resized(width, height)
+    point = np.array([[0.3, -0.2, 2.0]])
+    a = (original.project(point) + 0.5) / [640, 480]
+    b = (resized.project(point) + 0.5) / [width, height]
+    assert np.allclose(a, b, atol=1e-9)
+
+
+def test_cropping_shifts_pixels():
+    point = np.array([[0.1, 0.1, 1.0]])
+    assert np.allclose(camera().cropped(10, 20, 100, 100).project(point), camera().project(point) - [10, 20])
+
+
+def test_projection_inverts_unprojection_and_hides_what_is_behind():
+    pixels = np.array([[0.0, 0], [639, 479], [100.5, 20.25]])
+    assert np.allclose(camera().project(camera().unproject(pixels, np.array([0.5, 3, 9.0]))), pixels)
+    assert np.isnan(camera().project(np.array([[0, 0, -1.0]]))).all()
+
+
+@pytest.mark.parametrize("bad", [{"fx": 0.0}, {"width": 0}, {"cy": float("nan")}])
+def test_impossible_cameras_are_refused(bad):
+    values = {"width": 4, "height": 3, "fx": 1.0, "fy": 1.0, "cx": 0.0, "cy": 0.0} | bad
+    with pytest.raises(ValueError, match="not a pinhole"):
+        Pinhole(**values)
+
+
+@settings(max_examples=25)
+@given(TWISTS, st.floats(-0.1, 0.1))
+def test_exact_rays_give_the_exact_camera(xi, offset):
+    T, cam = se3.exp(xi), camera(offset)
+    maps = rays.make_rays(T, cam, 27, 36)
+    found = rays.camera_from_rays(maps, np.ones((27, 36)), (640, 480))
+    assert np.allclose(found.T_frame_cam, T, atol=1e-9)
+    assert np.allclose(found.camera.matrix, cam.matrix, rtol=1e-6)
+    known = rays.camera_from_rays(maps, np.ones((27, 36)), (640, 480), known=cam)
+    assert np.allclose(known.T_frame_cam, T, atol=1e-9)
+    assert known.camera == cam
+
+
+def test_noisy_rays_with_outliers_and_an_off_centre_camera():
+    rng = np.random.default_rng(3)
+    errors = []
+    for _ in range(10):
+        T, cam = se3.exp(rng.normal(size=6)), camera(0.1)
+        maps = rays.make_rays(T, cam, 108, 144)
+        maps[..., :3] += 0.02 * rng.normal(size=maps[..., :3].shape)
+        wrong = rng.random((108, 144)) < 0.1
+        maps[wrong] += rng.normal(size=(wrong.sum(), 6))
+        found = rays.camera_from_rays(maps, np.ones((108, 144)), (640, 480))
+        errors.append(np.rad2deg(se3.rotation_angle(T[:3, :3].T @ found.T_frame_cam[:3, :3])))
+    assert np.median(errors) < 0.1
+
+
+@pytest.mark.parametrize("weights", [np.zeros((9, 12)), np.eye(9, 12)])
+def test_degenerate_rays_are_refused(weights):
+    maps = rays.make_rays(np.eye(4), camera(), 9, 12)
+    with pytest.raises(ValueError, match="rays"):
+        rays.camera_from_rays(maps, weights, (640, 480))
+
+
+def test_mirrored_rays_are_refused():
+    maps = rays.make_rays(np.eye(4), camera(), 9, 12) * [1, 1, -1, 1, 1, 1]
+    with pytest.raises(ValueError, match="mirrored"):
+        rays.camera_from_rays(maps, np.ones((9, 12)), (640, 480))
+
+
+@pytest.mark.parametrize(("share", "limit"), [(0.0, 0.005), (0.1, 0.006), (0.25, 0.02)])
+def test_tukey_location_withstands_one_sided_outliers(share, limit):
+    rng = np.random.default_rng(4)
+    values = np.log(1.3) + 0.05 * rng.normal(size=2000)
+    wrong = rng.random(2000) < share
+    values[wrong] += rng.uniform(0.2, 1.5, wrong.sum())
+    location, sigma = robust.tukey_location(values, np.ones(2000))
+    assert abs(location - np.log(1.3)) < limit
+    assert 0.03 < sigma < 0.12
+
+
+def test_robust_statistics_of_nothing_and_of_constants():
+    assert np.isnan(robust.tukey_location(np.zeros(0), np.zeros(0))[0])
+    assert np.isnan(robust.weighted_median(np.ones(3), np.zeros(3)))
+    assert robust.tukey_location(np.full(5, 2.0), np.ones(5)) == (2.0, 0.0)
+    assert robust.weighted_median(np.array([1.0, 2, 9]), np.array([1.0, 1, 5])) == 9

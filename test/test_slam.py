@@ -1,0 +1,292 @@
+"""The chain of windows against ground truth: exact where it must be, honest where it cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from da3_ros import config as configuration
+from da3_ros.config import Config
+from da3_ros.errors import PredictorError
+from da3_ros.evaluation.offline import OfflineRun
+from da3_ros.evaluation.record import Record
+from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate
+from da3_ros.predictors import open_predictor
+from da3_ros.slam.slam import Slam
+from da3_ros.sources import open_source
+from da3_ros.types import Frame, Prediction, State, Truth, Window
+
+EXACT = {
+    "simulated.depth_patch": 0.0,
+    "simulated.depth_pixel": 0.0,
+    "simulated.edge_bleed": 0.0,
+    "simulated.focal": 0.0,
+    "simulated.rotation_deg": 0.0,
+    "simulated.translation": 0.0,
+}
+
+
+class Frames:
+    """A source held in memory."""
+
+    name = "memory"
+
+    def __init__(self, frames: list[Frame]) -> None:
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self):
+        return iter(self.frames)
+
+
+@lru_cache
+def world(seed: int = 1, frames: int = 60) -> Frames:
+    return Frames(list(open_source(f"world:{seed}?frames={frames}&size=320x240")))
+
+
+def run(source: Frames, predictor=None, **values: object) -> Record:
+    config = configuration.updated(Config(), {k.replace("__", "."): v for k, v in values.items()})
+    record, failure = OfflineRun(source, predictor or open_predictor(config), config).run()
+    assert failure is None
+    return record
+
+
+def metrics(record: Record) -> TrajectoryMetrics:
+    assert record.truth is not None
+    return evaluate(record.trajectory, record.truth).metrics
+
+
+def exact(**values: object) -> dict[str, object]:
+    return {**{k.replace(".", "__"): v for k, v in EXACT.items()}, **values}
+
+
+def test_exact_predictions_with_random_scale_and_gauge_chain_without_error():
+    record = run(world(), **exact(simulated__window_log_scale=0.5, simulated__metric=False))
+    m = metrics(record)
+    assert m.coverage == 1.0
+    assert m.ate_sim3_m < 1e-6 * m.path_length_m
+    causal = evaluate(record.causal, record.truth).metrics
+    assert causal.ate_sim3_m < 1e-6 * m.path_length_m
+    assert not record.metric
+
+
+def test_exact_predictions_at_a_stride_with_larger_steps():
+    record = run(
+        world(), **exact(simulated__window_log_scale=0.5, simulated__metric=False, window__stride=2, window__size=9)
+    )
+    m = metrics(record)
+    assert m.ate_sim3_m < 1e-6 * m.path_length_m
+
+
+def test_all_noise_off_is_metric():
+    m = metrics(run(world(), **exact(simulated__window_log_scale=0.0)))
+    assert m.ate_se3_m < 1e-6 * m.path_length_m
+    assert abs(m.scale - 1) < 1e-6
+
+
+def test_default_noise_stays_within_bounds():
+    m = metrics(run(world()))
+    assert m.coverage == 1.0
+    assert m.ate_sim3_m < 0.02 * m.path_length_m
+    assert abs(m.scale - 1) < 0.1
+
+
+def test_the_same_input_gives_the_same_bytes():
+    a, b = run(world()), run(world())
+    assert a.trajectory.T_map_cam.tobytes() == b.trajectory.T_map_cam.tobytes()
+    assert a.causal.T_map_cam.tobytes() == b.causal.T_map_cam.tobytes()
+    assert a.map_points.tobytes() == b.map_points.tobytes()
+    c = run(world(), seed=1)
+    assert a.trajectory.T_map_cam.tobytes() != c.trajectory.T_map_cam.tobytes()
+
+
+def test_a_scale_break_is_detected_and_repaired():
+    clean, broken = run(world()), run(world(), simulated__break_windows=[20, 40])
+    assert clean.counts["breaks_detected"] == 0
+    assert broken.counts["breaks_detected"] == 2
+    assert metrics(broken).ate_sim3_m < 1.5 * metrics(clean).ate_sim3_m + 0.01
+
+
+def test_a_broken_keyframe_window_is_predicted_again():
+    # Without live windows every window after the first places a keyframe.
+    record = run(world(), window__live=False, simulated__break_windows=[5])
+    assert [w.outcome for w in record.windows if w.number in (5, 6)] == ["refused", "repaired"]
+    assert record.counts["breaks_repaired"] == 1
+
+
+def test_a_lasting_break_opens_a_submap_behind_a_weak_link_and_keeps_the_scale():
+    record = run(world(), window__live=False, simulated__break_windows=[5], simulated__break_lasting=True)
+    outcomes = [w.outcome for w in record.windows]
+    assert outcomes[4:6] == ["refused", "weak"]
+    assert set(outcomes[6:]) == {"joined"}
+    assert metrics(record).scale_drift < 0.15
+
+
+def test_a_useless_window_is_not_believed():
+    record = run(world(), window__live=False, simulated__bad_windows=[6])
+    assert next(w for w in record.windows if w.number == 6).outcome == "refused"
+    assert metrics(record).ate_sim3_m < 0.02 * metrics(record).path_length_m
+
+
+def test_without_claims_of_metres_nothing_is_called_metric():
+    record = run(world(), simulated__metric=False)
+    assert not record.metric
+    assert metrics(record).ate_sim3_m < 0.03 * metrics(record).path_length_m
+
+
+def test_a_gap_starts_a_segment_and_the_pose_goes_on_from_there():
+    frames = world().frames
+    late = [dataclasses.replace(f, stamp_ns=f.stamp_ns + 5_000_000_000) for f in frames[30:]]
+    record = run(Frames(frames[:30] + late))
+    assert record.counts["segments"] == 2
+    steps = np.linalg.norm(np.diff(record.trajectory.T_map_cam[:, :3, 3], axis=0), axis=1)
+    assert steps.max() < 0.3
+    assert [w.outcome for w in record.windows].count("weak") == 1
+
+
+def test_frames_out_of_order_are_dropped_and_counted():
+    frames = list(world().frames)
+    frames[10] = dataclasses.replace(frames[10], stamp_ns=frames[9].stamp_ns)
+    record = run(Frames(frames))
+    assert record.drops == {"stamp_not_increasing": 1}
+    assert len(record.trajectory) == len(frames) - 1
+
+
+def test_odometry_is_continuous_while_the_map_is_corrected():
+    config = Config()
+    slam, predictor = Slam(config), open_predictor(config)
+    odometry, corrections = [], []
+    for frame in world():
+        estimate, _ = slam.process(frame, predictor)
+        odometry.append(estimate.T_odom_cam[:3, 3])
+        corrections.append(slam.status().T_map_odom)
+        assert np.allclose(
+            np.linalg.inv(estimate.T_odom_cam) @ np.linalg.inv(corrections[-2]) @ estimate.T_map_cam, np.eye(4), atol=1e-9
+        ) if len(corrections) > 1 else True
+    true = np.stack([f.truth.T_world_cam[:3, 3] for f in world()])
+    steps, true_steps = (np.linalg.norm(np.diff(x, axis=0), axis=1) for x in (np.stack(odometry), true))
+    assert np.abs(steps - true_steps)[3:].max() < 0.05
+    assert np.ptp(np.stack(corrections)[:, :3, 3], axis=0).max() > 1e-4
+
+
+def test_a_predictor_that_fails_costs_its_windows_only():
+    config = Config()
+    inner = open_predictor(config)
+
+    class Flaky:
+        name, needs_truth, calls = "flaky", True, 0
+
+        def predict(self, window: Window) -> Prediction:
+            self.calls += 1
+            if self.calls % 3 == 0:
+                raise PredictorError("no luck")
+            return inner.predict(window)
+
+        def close(self) -> None:
+            pass
+
+    record = run(world(), Flaky())
+    assert metrics(record).coverage == 1.0
+    assert metrics(record).ate_sim3_m < 0.03 * metrics(record).path_length_m
+    assert sum(w.outcome == "refused" for w in record.windows) > 5
+
+
+@pytest.mark.parametrize("field", ["depth", "poses", "nothing", "shape"])
+def test_unusable_predictions_are_refused_in_a_sentence(field):
+    config = Config()
+    slam, predictor = Slam(config), open_predictor(config)
+    slam.track(world().frames[0])
+    window = slam.request()
+    good = predictor.predict(window)
+    bad = {
+        "depth": dataclasses.replace(good, depth=np.full_like(good.depth, np.nan)),
+        "poses": dataclasses.replace(good, rays=None, T_window_cam=np.full((1, 4, 4), np.nan)),
+        "nothing": dataclasses.replace(good, rays=None),
+        "shape": dataclasses.replace(good, confidence=good.confidence[:, :5]),
+    }[field]
+    with pytest.raises(PredictorError) as info:
+        slam.integrate(bad)
+    slam.refuse(info.value)
+    assert slam.status().reason == str(info.value)
+    slam.track(world().frames[1])
+    slam.integrate(predictor.predict(slam.request()))  # goes on with the next frame
+    assert slam.status().keyframes == 1
+
+
+def test_poses_instead_of_rays_fit_the_same_seam():
+    config = Config()
+    inner = open_predictor(config)
+
+    class Posed:
+        name, needs_truth = "posed", True
+
+        def predict(self, window: Window) -> Prediction:
+            T = np.stack([f.truth.T_world_cam for f in window.frames])
+            return dataclasses.replace(inner.predict(window), rays=None, T_window_cam=T)
+
+        def close(self) -> None:
+            pass
+
+    assert metrics(run(world(), Posed())).ate_sim3_m < 0.02
+
+
+def test_an_uncalibrated_camera_is_learnt_from_the_rays():
+    config = configuration.updated(Config(), {**EXACT, "window.live": False})
+    inner = open_predictor(config)
+    calibrated = {f.id: f for f in world()}
+
+    class Blind:
+        """Predicts from calibrated frames what the system asks of uncalibrated ones."""
+
+        name, needs_truth = "blind", True
+
+        def predict(self, window: Window) -> Prediction:
+            known = dataclasses.replace(window, frames=tuple(calibrated[f.id] for f in window.frames))
+            return dataclasses.replace(inner.predict(known), window=window)
+
+        def close(self) -> None:
+            pass
+
+    bare = Frames([dataclasses.replace(f, camera=None) for f in world()])
+    record, _ = OfflineRun(bare, Blind(), config).run()
+    assert evaluate(record.trajectory, record.truth).metrics.ate_sim3_m < 0.03
+
+
+def test_live_and_keyframe_windows_follow_the_configuration():
+    config = configuration.updated(Config(), {"window.size": 5, "window.overlap": 3, "seam.depth_views": 2})
+    slam, predictor = Slam(config), open_predictor(config)
+    sizes, kinds = set(), []
+    for frame in itertools.islice(world(), 40):
+        estimate = slam.track(frame)
+        while (window := slam.request()) is not None:
+            sizes.add(len(window.frames))
+            kinds.append(estimate.keyframe)
+            assert window.frames[-1] is frame
+            assert len(window.depth_views) <= 3
+            assert slam.request() is None  # one window is out at a time
+            slam.integrate(predictor.predict(window))
+    assert sizes == {1, 2, 3, 4}
+    assert 1 < sum(kinds) < len(kinds)
+
+
+def test_blind_frames_are_weak_then_lost_and_sight_recovers():
+    frames = list(world().frames)
+    black = np.zeros_like(frames[0].image)
+    config = configuration.updated(Config(), {"window.live": False, "tracker.lost_after_s": 0.5})
+    predictor, slam = open_predictor(config), Slam(config)
+    states = []
+    for i, frame in enumerate(frames):
+        covered = 20 <= i < 36
+        if covered:
+            frame = dataclasses.replace(frame, image=black, truth=Truth())
+        estimate, _ = slam.process(frame, predictor)
+        states.append(estimate.state)
+    assert State.WEAK in states[20:30]
+    assert states[35] is State.LOST
+    assert states[-1] is State.TRACKING
