@@ -6,6 +6,7 @@ and the table in the README are made from the tree, so they cannot disagree.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from da3_ros.errors import ConfigError, OutputError
+from da3_ros.errors import ConfigError
+from da3_ros.files import reason, write_atomic
 
 T = TypeVar("T")
 
 
-def param(default: T, doc: str, *, low: float | None = None, high: float | None = None,
-          choices: tuple[str, ...] = ()) -> T:
+def param(
+    default: T, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> T:
     """Declare a leaf: default, description with unit, bounds (inclusive) or choices."""
     return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
 
@@ -73,7 +76,7 @@ class ScaleConfig:
     """The scale of each window, regularised."""
 
     break_log: float = param(0.25, "a log-scale residual above this may be a break", low=0)
-    break_sigmas: float = param(4.0, "and above this many sigma it is one", low=0)
+    break_sigmas: float = param(3.0, "and above this many sigma it is one", low=0)
     smooth: bool = param(True, "solve the whole chain of scales for the final trajectory")
 
 
@@ -121,8 +124,9 @@ class NodeConfig:
     base_frame: str = param("", "body frame; empty: publish the camera itself")
     camera_frame: str = param("", "optical frame; empty: the image's frame_id")
     image_transport: str = param("auto", "how images come", choices=("auto", "raw", "compressed"))
-    image_qos: str = param("auto", "reliability asked of the image publisher; auto follows it",
-                           choices=("auto", "reliable", "best_effort"))
+    image_qos: str = param(
+        "auto", "reliability asked of the image publisher; auto follows it", choices=("auto", "reliable", "best_effort")
+    )
     publish_odom_tf: bool = param(True, "broadcast odom -> base")
     publish_map_tf: bool = param(True, "broadcast map -> odom")
     map_tf_rate_hz: float = param(20.0, "rate of map -> odom, Hz", low=0.1, high=200)
@@ -238,7 +242,7 @@ def load(path: str | Path, base: Config | None = None) -> Config:
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {_reason(error)}") from error
+        raise ConfigError(f"cannot read the configuration {path}: {reason(error)}") from error
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -276,10 +280,7 @@ def dump(config: Config, *, ros: bool = False, comments: bool = False) -> str:
 
 def save(config: Config, path: Path) -> None:
     """Write the resolved configuration."""
-    try:
-        path.write_text(dump(config, comments=True))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+    write_atomic(path, dump(config, comments=True))
 
 
 def describe(leaf: Leaf) -> str:
@@ -316,10 +317,8 @@ def _coerce(leaf: Leaf, value: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     elif wanted is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     elif wanted == tuple[int, ...]:
         value = tuple(value) if isinstance(value, list | tuple) else (value,)
         if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
@@ -345,6 +344,3 @@ def _replace(node: Any, values: Mapping[str, Any]) -> Any:
             own[f.name] = _replace(getattr(node, f.name), inner)
     return dataclasses.replace(node, **own)
 
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()

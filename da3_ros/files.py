@@ -31,6 +31,6 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise OutputError(f"cannot write {path}: {reason(error)}; choose another place") from error
 
 
-def reason(error: OSError) -> str:
+def reason(error: Exception) -> str:
     """What the system says of a failed file operation, for the end of a sentence."""
-    return (error.strerror or str(error)).lower()
+    return (getattr(error, "strerror", None) or str(error)).lower()

@@ -75,13 +75,17 @@ class Prediction:
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Views in; depth, confidence, rays or cameras, tokens out.  Owned by one thread.
+    """Views in; depth, confidence, rays or cameras, tokens out.  Owned by one thread."""
 
-    A predictor also says by ``needs_truth`` whether its frames must carry a ``Truth`` (simulation only).
-    """
+    @property
+    def name(self) -> str:
+        """Short, for reports."""
+        ...
 
-    name: str
-    needs_truth: bool
+    @property
+    def needs_truth(self) -> bool:
+        """Whether ``predict`` reads the ``truth`` of the frames."""
+        ...
 
     def predict(self, window: Window) -> Prediction:
         """Predict one window.
@@ -99,7 +103,10 @@ class Predictor(Protocol):
 class Source(Protocol):
     """Frames in time order.  Iterating again starts again and yields the same frames."""
 
-    name: str  # short, for reports: "world:7", "rgbd_room"
+    @property
+    def name(self) -> str:
+        """Short, for reports: "world:7", "rgbd_room"."""
+        ...
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; raises SourceError at the first that cannot be read."""

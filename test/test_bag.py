@@ -330,8 +330,21 @@ class Recorder:
     def info(self, t_ns, K, size=(64, 48), D=(), topic="/cam/camera_info", at=None, model="plumb_bob"):
         roi = self.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         self.put(
-            topic, bag_types.CAMERA_INFO, at or t_ns, None, self.header(t_ns), size[1], size[0], model,
-            np.array(D, float), np.asarray(K, float).ravel(), np.zeros(9), np.zeros(12), 0, 0, roi,
+            topic,
+            bag_types.CAMERA_INFO,
+            at or t_ns,
+            None,
+            self.header(t_ns),
+            size[1],
+            size[0],
+            model,
+            np.array(D, float),
+            np.asarray(K, float).ravel(),
+            np.zeros(9),
+            np.zeros(12),
+            0,
+            0,
+            roi,
         )
 
     def pose_value(self, T):
@@ -442,7 +455,10 @@ def test_topics_by_option_and_by_type(tmp_path):
     topics = bag.topics
     # Left before right; its camera_info is its sibling; neither estimates nor unregistered depth are ground truth.
     assert (topics.image, topics.camera_info, topics.depth, topics.pose) == (
-        "/left/image_raw", "/left/camera_info", None, None,
+        "/left/image_raw",
+        "/left/camera_info",
+        None,
+        None,
     )
     np.testing.assert_array_equal(next(iter(bag)).image, picture(10))
     options = "image=/right/image_raw&depth=/left/depth/image&pose=/robot/pose&camera_info=none"
@@ -470,8 +486,14 @@ def test_truth_is_joined_by_stamp_and_interpolated(tmp_path):
             events.append((t, lambda t=t, i=i: recorder.image(t, picture(i))))
             if i != 3:
                 depth = np.full((48, 64), 1 + i, np.float32)
-                events.append((t + 10, lambda t=t, d=depth: recorder.image(
-                    t + 10_000_000, d, topic="/truth/depth", encoding="32FC1", at=t + 10)))
+                events.append(
+                    (
+                        t + 10,
+                        lambda t=t, d=depth: recorder.image(
+                            t + 10_000_000, d, topic="/truth/depth", encoding="32FC1", at=t + 10
+                        ),
+                    )
+                )
         for k in range(-3, 9):
             t = START + k * 10_000_000 + 3_000_000
             T = pose((t - START) / STEP)
@@ -480,7 +502,12 @@ def test_truth_is_joined_by_stamp_and_interpolated(tmp_path):
             event()
     frames = list(open_source(str(tmp_path / "bag")))
     assert [None if f.truth is None or f.truth.depth is None else float(f.truth.depth[0, 0]) for f in frames] == [
-        1, 2, 3, None, 5, 6,
+        1,
+        2,
+        3,
+        None,
+        5,
+        6,
     ]
     for i, frame in enumerate(frames[:3]):  # the poses end at 83 ms
         np.testing.assert_allclose(frame.truth.T_world_cam, pose(i), atol=1e-5)
@@ -613,5 +640,3 @@ def test_two_passes_at_once_do_not_disturb_each_other(tmp_path):
     for thread in threads:
         thread.join()
     assert results == [list(range(6))] * 3
-
-

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "da3_ros"
 BASE = {"types", "config", "errors", "files", "geometry"}
 MAY_IMPORT = {
-    **{name: BASE for name in BASE},
+    **dict.fromkeys(BASE, BASE),
     "slam": BASE,
     "mapping": BASE,
     "predictors": BASE,

@@ -183,9 +183,7 @@ class TestTime:
         rng = np.random.default_rng(seed)
         a, b = np.sort(rng.integers(0, 10**9, n)), np.sort(rng.integers(0, 10**9, m))
         poses = np.eye(4)
-        i, j = associate(
-            Trajectory(a, np.tile(poses, (n, 1, 1))), Trajectory(b, np.tile(poses, (m, 1, 1))), 10_000_000
-        )
+        i, j = associate(Trajectory(a, np.tile(poses, (n, 1, 1))), Trajectory(b, np.tile(poses, (m, 1, 1))), 10_000_000)
         assert (np.diff(i) > 0).all()
         assert (np.diff(j) > 0).all()
         assert (np.abs(a[i] - b[j]) <= 10_000_000).all()

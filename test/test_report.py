@@ -41,11 +41,18 @@ def room(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     n = 4000
     u, v, h = rng.uniform(-4, 4, n), rng.uniform(-3, 3, n), rng.uniform(0, 2.6, n)
     faces = [
-        np.stack([u, v, 0 * u], 1), np.stack([u, v, 0 * u + 2.6], 1), np.stack([0 * u - 4, v, h], 1),
-        np.stack([0 * u + 4, v, h], 1), np.stack([u, 0 * u - 3, h], 1), np.stack([u, 0 * u + 3, h], 1),
+        np.stack([u, v, 0 * u], 1),
+        np.stack([u, v, 0 * u + 2.6], 1),
+        np.stack([0 * u - 4, v, h], 1),
+        np.stack([0 * u + 4, v, h], 1),
+        np.stack([u, 0 * u - 3, h], 1),
+        np.stack([u, 0 * u + 3, h], 1),
     ]
-    colours = np.repeat(np.array([(160, 120, 80), (250, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0),
-                                  (0, 200, 200)], np.uint8), n, axis=0)
+    colours = np.repeat(
+        np.array([(160, 120, 80), (250, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)], np.uint8),
+        n,
+        axis=0,
+    )
     return np.concatenate(faces).astype(np.float32), colours
 
 
@@ -65,8 +72,15 @@ def record(**changes) -> Record:
             latency.add(stage, mean * rng.lognormal(0, 0.2))
     outcomes = {4: "repaired", 7: "weak", 9: "refused"}
     windows = [
-        WindowRecord(i, int(STAMPS[5 * i]), 8, 0.1 * rng.normal(), 0.03, 0.7 if i in outcomes else 0.02,
-                     outcomes.get(i, "joined"))
+        WindowRecord(
+            i,
+            int(STAMPS[5 * i]),
+            8,
+            0.1 * rng.normal(),
+            0.03,
+            0.7 if i in outcomes else 0.02,
+            outcomes.get(i, "joined"),
+        )
         for i in range(16)
     ]
     depth = rng.uniform(1, 4, (30, 40)).astype(np.float32)
@@ -78,12 +92,32 @@ def record(**changes) -> Record:
     ]
     points, colours = room(rng)
     base = Record(
-        title="a <room> & more", source="world:7", predictor="simulated", method="regularised", mode="offline",
-        trajectory=noisy(0.01, 1.02), causal=noisy(0.03, 1.02), truth=Trajectory(STAMPS, T), windows=windows,
-        latency_ms=latency.summary(), latency_histograms=latency.histograms(), drops={"mailbox full": 2, "too old": 0},
-        counts={"frames": FRAMES, "keyframes": int(keyframe.sum()), "submaps": 2, "windows": 16, "segments": 1,
-                "breaks_detected": 2, "breaks_repaired": 1, "map_points": len(points)},
-        samples=samples, map_points=points, map_colors=colours, config_text="window:\n  size: 8  # <views>\n",
+        title="a <room> & more",
+        source="world:7",
+        predictor="simulated",
+        method="regularised",
+        mode="offline",
+        trajectory=noisy(0.01, 1.02),
+        causal=noisy(0.03, 1.02),
+        truth=Trajectory(STAMPS, T),
+        windows=windows,
+        latency_ms=latency.summary(),
+        latency_histograms=latency.histograms(),
+        drops={"mailbox full": 2, "too old": 0},
+        counts={
+            "frames": FRAMES,
+            "keyframes": int(keyframe.sum()),
+            "submaps": 2,
+            "windows": 16,
+            "segments": 1,
+            "breaks_detected": 2,
+            "breaks_repaired": 1,
+            "map_points": len(points),
+        },
+        samples=samples,
+        map_points=points,
+        map_colors=colours,
+        config_text="window:\n  size: 8  # <views>\n",
         notes=["one & two"],
     )
     return dataclasses.replace(base, **changes)
@@ -225,8 +259,16 @@ class TestReport:
         assert len(parsed.drawings) == 4
         assert parsed.images == 6 * 4 + 2
         seen = " ".join(parsed.text)
-        for words in ("a <room> & more", "mailbox full", "queue <wait>", "size: 8  # <views>", "one & two",
-                      "scale break, weak joint", "ground truth", "2 scale breaks detected, 1 repaired"):
+        for words in (
+            "a <room> & more",
+            "mailbox full",
+            "queue <wait>",
+            "size: 8  # <views>",
+            "one & two",
+            "scale break, weak joint",
+            "ground truth",
+            "2 scale breaks detected, 1 repaired",
+        ):
             assert words in seen
         assert "nan" not in re.sub(r"[\w]*nan[\w]+|[\w]+nan", "", " ".join(parsed.text).lower())
 
@@ -263,8 +305,14 @@ class TestReport:
     def test_a_frame_or_two(self, whole, frames):
         few = Trajectory(STAMPS[:frames], walk()[:frames], np.ones(frames, bool))
         crippled = dataclasses.replace(
-            whole, trajectory=few, causal=few, truth=few, windows=whole.windows[:1], samples=whole.samples[:1],
-            map_points=whole.map_points[::50], map_colors=whole.map_colors[::50],
+            whole,
+            trajectory=few,
+            causal=few,
+            truth=few,
+            windows=whole.windows[:1],
+            samples=whole.samples[:1],
+            map_points=whole.map_points[::50],
+            map_colors=whole.map_colors[::50],
         )
         s = summarise(crippled)
         assert any("are needed" in note for note in s["notes"])

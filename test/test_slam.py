@@ -125,7 +125,9 @@ def test_a_lasting_break_opens_a_submap_behind_a_weak_link_and_keeps_the_scale()
     outcomes = [w.outcome for w in record.windows]
     assert outcomes[4:6] == ["refused", "weak"]
     assert set(outcomes[6:]) == {"joined"}
-    assert metrics(record).scale_drift < 0.15
+    # What was before and after differ by two claims of metres, each uncertain by 10 %; without the new
+    # submap they would differ by the factor of 2 that broke.
+    assert metrics(record).scale_drift < 0.3
 
 
 def test_a_useless_window_is_not_believed():
@@ -161,14 +163,12 @@ def test_frames_out_of_order_are_dropped_and_counted():
 def test_odometry_is_continuous_while_the_map_is_corrected():
     config = Config()
     slam, predictor = Slam(config), open_predictor(config)
-    odometry, corrections = [], []
+    odometry, corrections = [], [np.eye(4)]
     for frame in world():
         estimate, _ = slam.process(frame, predictor)
+        np.testing.assert_allclose(corrections[-1] @ estimate.T_odom_cam, estimate.T_map_cam, atol=1e-9)
         odometry.append(estimate.T_odom_cam[:3, 3])
         corrections.append(slam.status().T_map_odom)
-        assert np.allclose(
-            np.linalg.inv(estimate.T_odom_cam) @ np.linalg.inv(corrections[-2]) @ estimate.T_map_cam, np.eye(4), atol=1e-9
-        ) if len(corrections) > 1 else True
     true = np.stack([f.truth.T_world_cam[:3, 3] for f in world()])
     steps, true_steps = (np.linalg.norm(np.diff(x, axis=0), axis=1) for x in (np.stack(odometry), true))
     assert np.abs(steps - true_steps)[3:].max() < 0.05
@@ -220,10 +220,12 @@ def test_unusable_predictions_are_refused_in_a_sentence(field):
 
 
 def test_poses_instead_of_rays_fit_the_same_seam():
-    config = Config()
+    config = configuration.updated(Config(), {"simulated.window_log_scale": 0.0})
     inner = open_predictor(config)
 
     class Posed:
+        """Depth with noise, poses without."""
+
         name, needs_truth = "posed", True
 
         def predict(self, window: Window) -> Prediction:

@@ -34,8 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     source = open_source(arguments.source, arguments.frames)
     with Progress(f"{arguments.out}: frame") as progress:
-        write_bag(
-            source, arguments.out, storage=arguments.storage, compressed=arguments.compressed, progress=progress
-        )
+        write_bag(source, arguments.out, storage=arguments.storage, compressed=arguments.compressed, progress=progress)
     sys.stdout.write(f"bag: {arguments.out.resolve()}\n")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from da3_ros.commands import options
+from da3_ros.config import Config
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _offline(arguments, config)
 
 
-def _offline(arguments: argparse.Namespace, config: options.Config) -> int:
+def _offline(arguments: argparse.Namespace, config: Config) -> int:
     from da3_ros.commands.progress import Progress
     from da3_ros.commands.results import write_results
     from da3_ros.evaluation.baselines import method

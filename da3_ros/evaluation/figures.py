@@ -36,14 +36,33 @@ _OUTCOMES = {  # outcome of a window -> marker, colour, words
 
 
 _STYLE = {
-    "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold",
-    "axes.edgecolor": palette.MUTED, "axes.labelcolor": palette.INK, "axes.titlecolor": palette.INK,
-    "text.color": palette.INK, "xtick.color": palette.MUTED, "ytick.color": palette.MUTED,
-    "xtick.labelcolor": palette.INK, "ytick.labelcolor": palette.INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": palette.GRID, "grid.linewidth": 0.7, "axes.facecolor": "none", "figure.facecolor": "none",
-    "axes.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 9.5, "axes.formatter.useoffset": False,
-    "svg.fonttype": "none", "svg.hashsalt": "da3_ros", "lines.solid_joinstyle": "round",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": palette.MUTED,
+    "axes.labelcolor": palette.INK,
+    "axes.titlecolor": palette.INK,
+    "text.color": palette.INK,
+    "xtick.color": palette.MUTED,
+    "ytick.color": palette.MUTED,
+    "xtick.labelcolor": palette.INK,
+    "ytick.labelcolor": palette.INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": palette.GRID,
+    "grid.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "axes.formatter.useoffset": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "da3_ros",
+    "lines.solid_joinstyle": "round",
 }
 
 
@@ -61,9 +80,7 @@ def _styled(draw: Callable[P, str]) -> Callable[P, str]:
 
 
 @_styled
-def trajectory_figure(
-    record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None
-) -> str:
+def trajectory_figure(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     """Top view and height over time, in the frame of the ground truth where there is one."""
     fig = _figure(10.4, 4.9)
     top, side = fig.subplots(1, 2, width_ratios=(1.15, 1))
@@ -106,9 +123,7 @@ def trajectory_figure(
 
 
 @_styled
-def error_figure(
-    record: Record, final: TrajectoryEvaluation, causal: TrajectoryEvaluation | None
-) -> str:
+def error_figure(record: Record, final: TrajectoryEvaluation, causal: TrajectoryEvaluation | None) -> str:
     """Position and rotation error over time, final and causal."""
     fig = _figure(10.4, 4.2)
     above, below = fig.subplots(2, 1, sharex=True)
@@ -135,9 +150,7 @@ def error_figure(
 
 
 @_styled
-def scale_figure(
-    record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None
-) -> str:
+def scale_figure(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     """Scale of each window with its sigma band, its residual, and the scale of the result against the truth."""
     known = final is not None and len(final.local_scale) > 0
     fig = _figure(10.4, 5.6 if known else 4.2)
@@ -173,8 +186,12 @@ def latency_figure(record: Record) -> str:
             edges, counts = record.latency_histograms[stage]
             height = 0.72 * np.sqrt(counts / counts.max())
             axes.fill_between(
-                np.repeat(edges, 2), row, row - np.concatenate([[0], np.repeat(height, 2), [0]]),
-                color=palette.FINAL, alpha=0.28, lw=0,
+                np.repeat(edges, 2),
+                row,
+                row - np.concatenate([[0], np.repeat(height, 2), [0]]),
+                color=palette.FINAL,
+                alpha=0.28,
+                lw=0,
             )
         axes.plot([values["p50"], values["p95"]], [row, row], color=palette.FINAL, lw=3, solid_capstyle="butt")
         axes.plot([values["p95"], values["max"]], [row, row], color=palette.FINAL, lw=1)
@@ -198,8 +215,13 @@ def _draw_windows(scale: Axes, residual: Axes, windows: list[WindowRecord], star
     innovation = np.array([w.residual for w in windows])
     used = np.array([w.outcome != "refused" for w in windows], bool) & np.isfinite(log_scale)
     scale.fill_between(
-        t[used], np.exp(log_scale - sigma)[used], np.exp(log_scale + sigma)[used],
-        color=palette.FINAL, alpha=0.22, lw=0, label="±1 σ",
+        t[used],
+        np.exp(log_scale - sigma)[used],
+        np.exp(log_scale + sigma)[used],
+        color=palette.FINAL,
+        alpha=0.22,
+        lw=0,
+        label="±1 σ",
     )
     scale.plot(t[used], np.exp(log_scale[used]), "-o", color=palette.FINAL, lw=1, ms=3, label="window scale")
     residual.vlines(t, 0, 100 * np.expm1(innovation), color=palette.FINAL, lw=1.2)
@@ -218,9 +240,7 @@ def _draw_windows(scale: Axes, residual: Axes, windows: list[WindowRecord], star
     scale.legend(loc="best", ncols=3)
 
 
-def _mark_poses(
-    top: Axes, side: Axes, record: Record, stamps: NDArray[np.int64], p: Array, start: int
-) -> None:
+def _mark_poses(top: Axes, side: Axes, record: Record, stamps: NDArray[np.int64], p: Array, start: int) -> None:
     """Keyframes, start, and the joints of windows that did not go smoothly."""
     keyframe = record.trajectory.keyframe
     if len(keyframe) == len(p) and 0 < keyframe.sum() <= 1500:

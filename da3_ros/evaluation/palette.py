@@ -13,6 +13,12 @@ REPAIRED = "#cc79a7"
 GOOD = "#009e73"
 
 CSS_NAMES = {
-    INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", FINAL: "var(--final)", CAUSAL: "var(--causal)",
-    BREAK: "var(--break)", REPAIRED: "var(--repaired)", GOOD: "var(--good)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    FINAL: "var(--final)",
+    CAUSAL: "var(--causal)",
+    BREAK: "var(--break)",
+    REPAIRED: "var(--repaired)",
+    GOOD: "var(--good)",
 }

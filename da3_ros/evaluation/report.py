@@ -9,7 +9,6 @@ import numpy as np
 
 from da3_ros.errors import EvaluationError
 from da3_ros.evaluation import figures, verdicts
-from da3_ros.files import write_atomic
 from da3_ros.evaluation.ground import ground_plane
 from da3_ros.evaluation.mapview import map_pictures
 from da3_ros.evaluation.record import Record
@@ -17,6 +16,7 @@ from da3_ros.evaluation.samples import Panel, jpeg_uri, panels
 from da3_ros.evaluation.style import CSS
 from da3_ros.evaluation.summary import Summary
 from da3_ros.evaluation.trajectory import TrajectoryEvaluation, evaluate
+from da3_ros.files import write_atomic
 from da3_ros.types import Trajectory
 
 _MOST_SAMPLES = 6  # drawn; they are the bulk of the file
@@ -74,7 +74,10 @@ def _evaluated(trajectory: Trajectory, truth: Trajectory | None) -> TrajectoryEv
 
 def _header(record: Record, summary: Summary) -> str:
     facts = [
-        ("source", record.source), ("predictor", record.predictor), ("method", record.method), ("mode", record.mode),
+        ("source", record.source),
+        ("predictor", record.predictor),
+        ("method", record.method),
+        ("mode", record.mode),
         ("da3_ros", summary["version"]),
     ]
     chips = "".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in facts)
@@ -100,9 +103,7 @@ def _card(title: str, content: str, caption: str = "") -> str:
     return f'<section class="card"><h2>{escape(title)}</h2>{note}{content}</section>'
 
 
-def _trajectory(
-    record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None
-) -> str:
+def _trajectory(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     if len(record.trajectory) == 0 and len(record.causal) == 0:
         return _card("Trajectory", '<p class="empty">There is no pose in this run.</p>')
     title, caption = "Trajectory", "Camera centres in the map frame; there is no ground truth to compare with."
@@ -115,9 +116,7 @@ def _trajectory(
     return _card(title, _scroll(figures.trajectory_figure(record, final, causal)), caption)
 
 
-def _errors(
-    record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None
-) -> str:
+def _errors(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     if final is None:
         return ""
     caption = (
@@ -127,9 +126,7 @@ def _errors(
     return _card("Error over time", _scroll(figures.error_figure(record, final, causal)), caption)
 
 
-def _scale(
-    record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None
-) -> str:
+def _scale(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     if not record.windows:
         return _card("Scale over windows", '<p class="empty">No window was predicted in this run.</p>')
     caption = (
@@ -180,8 +177,8 @@ def _map(record: Record) -> str:
     if pictures is None:
         return _card("Map", '<p class="empty">The map is empty.</p>')
     caption = (
-        f"{len(record.map_points):,} points in the map frame with the final camera path (blue; green start, orange end; "
-        "white ticks look where the camera looks). Surfaces that face away are left out, to see inside."
+        f"{len(record.map_points):,} points in the map frame with the final camera path (blue; green start, orange end; white "
+        "ticks look where the camera looks). Surfaces that face away are left out, to see inside."
     )
     content = '<div class="pair">' + "".join(
         f'<figure><img src="{jpeg_uri(image)}" alt="{title}"><figcaption><b>{title}</b></figcaption></figure>'
@@ -205,8 +202,13 @@ def _latency(record: Record) -> str:
 
 def _counts(summary: Summary) -> str:
     names = {
-        "frames": "frames", "keyframes": "keyframes", "windows": "windows", "submaps": "submaps",
-        "segments": "segments", "breaks_detected": "scale breaks detected", "breaks_repaired": "scale breaks repaired",
+        "frames": "frames",
+        "keyframes": "keyframes",
+        "windows": "windows",
+        "submaps": "submaps",
+        "segments": "segments",
+        "breaks_detected": "scale breaks detected",
+        "breaks_repaired": "scale breaks repaired",
         "map_points": "map points",
     }
     counts = "".join(f"<tr><th>{words}</th><td>{summary[name]:,}</td></tr>" for name, words in names.items())

@@ -12,13 +12,20 @@ import numpy as np
 
 from da3_ros import __version__
 from da3_ros.errors import EvaluationError
-from da3_ros.files import write_atomic
 from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate, path_lengths
+from da3_ros.files import write_atomic
 from da3_ros.types import Trajectory
 
 COUNTS = (
-    "frames", "keyframes", "submaps", "windows", "segments", "breaks_detected", "breaks_repaired", "map_points",
+    "frames",
+    "keyframes",
+    "submaps",
+    "windows",
+    "segments",
+    "breaks_detected",
+    "breaks_repaired",
+    "map_points",
 )
 
 Summary = dict[str, Any]

@@ -133,8 +133,18 @@ def evaluate(
         rpe_trans_per_m=_rms(per_metre),
     )
     return TrajectoryEvaluation(
-        metrics, S_truth_est, stamps, aligned, p_ref, errors, errors_se3, errors_rot, index_est, index_ref,
-        stamps[middles], local,
+        metrics,
+        S_truth_est,
+        stamps,
+        aligned,
+        p_ref,
+        errors,
+        errors_se3,
+        errors_rot,
+        index_est,
+        index_ref,
+        stamps[middles],
+        local,
     )
 
 
@@ -173,8 +183,7 @@ def _check_overlap(estimate: Trajectory, truth: Trajectory, matched: int, max_di
         return
     if matched > 0:
         raise EvaluationError(
-            f"only {matched} estimated poses match the ground truth in time and {MIN_POSES} are needed; "
-            "use more frames"
+            f"only {matched} estimated poses match the ground truth in time and {MIN_POSES} are needed; use more frames"
         )
     gap = max(truth.stamps_ns[0] - estimate.stamps_ns[-1], estimate.stamps_ns[0] - truth.stamps_ns[-1])
     where = f"lie {gap / 1e9:.3f} s apart" if gap > 0 else "interleave without meeting"

@@ -32,7 +32,7 @@ def inverse(T_a_b: Array) -> Array:
     return make(rotation_t, -np.einsum("...ij,...j->...i", rotation_t, T_a_b[..., :3, 3]))
 
 
-def transform(T_a_b: Array, points_b: Array) -> Array:
+def transform(T_a_b: Array, points_b: NDArray[np.floating]) -> Array:
     """Move points (N, 3) of frame ``b`` into frame ``a``; ``T_a_b`` is one (4, 4) transform."""
     return points_b @ T_a_b[:3, :3].T + T_a_b[:3, 3]
 

@@ -64,10 +64,11 @@ class Map:
         points = se3.transform(
             keyframe.T_submap_cam, keyframe.camera.unproject(np.stack([u, v], axis=1).astype(float), z)
         )
-        # Near points are better known and cover less surface: confidence over squared depth.
-        weights = (keyframe.confidence[keep] / z**2).astype(np.float32)
-        grid = self._grids.setdefault(keyframe.submap, VoxelGrid(self._voxel))
-        grid.insert(points, keyframe.image[keep], weights)
+        # Near points are better known and cover less surface: confidence over squared depth, in voxels.
+        weights = (keyframe.confidence[keep] * np.minimum(self._voxel / z, 1.0) ** 2).astype(np.float32)
+        if keyframe.submap not in self._grids:
+            self._grids[keyframe.submap] = VoxelGrid(self._voxel)
+        self._grids[keyframe.submap].insert(points, keyframe.image[keep], weights)
         self._changed.add(keyframe.submap)
         self._bound()
 
@@ -77,7 +78,9 @@ class Map:
         for submap, anchor in anchors.items():
             old = self._anchors.get(submap)
             factor = scales.get(submap, 1.0)
-            if old is None or not np.array_equal(old, anchor) or factor != self._scales.get(submap, 1.0):
+            if anchor is old and factor == self._scales[submap]:
+                continue  # the usual case, with every anchor of a long run in each call
+            if old is None or not np.array_equal(old, anchor) or factor != self._scales[submap]:
                 self._anchors[submap], self._scales[submap] = anchor, factor
                 if submap in self._grids:
                     self._changed.add(submap)
@@ -116,15 +119,23 @@ class Map:
         return SubmapChange(submap, self._anchors.get(submap, np.eye(4)), points * scale, colors)
 
     def _bound(self) -> None:
-        """Drop the least seen tenth of all voxels when there are too many."""
+        """Where there are too many voxels drop the least seen, a tenth more than must go, so that this is rare.
+
+        Among equals the one of the older submap goes, so the bound holds whatever the weights are.
+        """
         if len(self) <= self._config.max_points:
             return
-        weights = np.concatenate([grid.points()[2] for grid in self._grids.values()])
-        limit = float(np.partition(weights, len(weights) // 10)[len(weights) // 10])
-        for submap, grid in self._grids.items():
-            before = len(grid)
-            grid.keep_heavier(limit)
-            if len(grid) != before:
+        submaps = sorted(self._grids)
+        weights = np.concatenate([self._grids[submap].weights for submap in submaps])
+        surplus = len(weights) - round(0.9 * self._config.max_points)
+        limit = np.partition(weights, surplus - 1)[surplus - 1]
+        kept = weights > limit
+        equal = np.flatnonzero(weights == limit)
+        kept[equal[surplus - int((weights < limit).sum()) :]] = True
+        ends = np.cumsum([len(self._grids[submap]) for submap in submaps])
+        for submap, chosen in zip(submaps, np.split(kept, ends[:-1]), strict=True):
+            if not chosen.all():
+                self._grids[submap].keep(chosen)
                 self._changed.add(submap)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from da3_ros.files import write_atomic
+from da3_ros.errors import SourceError
+from da3_ros.files import reason, write_atomic
 from da3_ros.types import FloatArray, ImageArray
 
 _VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
@@ -37,7 +38,7 @@ def read(path: Path) -> tuple[FloatArray, ImageArray]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SourceError(f"cannot read the map {path}: {(error.strerror or str(error)).lower()}") from error
+        raise SourceError(f"cannot read the map {path}: {reason(error)}") from error
     header, mark, body = data.partition(b"end_header\n")
     if not mark or b"format binary_little_endian 1.0" not in header or len(body) % _VERTEX.itemsize:
         raise SourceError(f"{path} is not a map that da3_ros wrote; save it again")

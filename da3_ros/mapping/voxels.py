@@ -28,26 +28,50 @@ class VoxelGrid:
     def insert(self, points: Array, colors: ImageArray, weights: FloatArray) -> None:
         """Add points (N, 3), colours (N, 3) 0..255 and positive weights (N,); points out of range are left out."""
         cells = np.floor(points / self.voxel)
-        inside = (np.abs(cells) < _OFFSET).all(axis=1)
-        cells = cells[inside].astype(np.int64) + _OFFSET
-        keys = (cells[:, 0] << (2 * _BITS)) | (cells[:, 1] << _BITS) | cells[:, 2]
-        values = np.concatenate([points[inside], colors[inside]], axis=1) * weights[inside, None]
-        new = np.concatenate([weights[inside, None], values], axis=1).astype(np.float32)
-        keys = np.concatenate([self._keys, keys])
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, int)
-        sums = np.concatenate([self._sums, new])[order]
-        self._keys = keys[first]
-        self._sums = np.add.reduceat(sums, first, axis=0) if len(first) else sums
+        x, y, z = np.abs(cells).T
+        inside = (x < _OFFSET) & (y < _OFFSET) & (z < _OFFSET)
+        if not inside.any():
+            return
+        keys, owner = _unique(_pack(cells[inside]))
+        weights = weights[inside]
+        # In double precision: many small parts make one sum.
+        columns = [weights, *(values * weights for values in (*points[inside].T, *colors[inside].T))]
+        sums = np.stack([np.bincount(owner, column) for column in columns], axis=1).astype(np.float32)
+        place = np.searchsorted(self._keys, keys)
+        known = place < len(self._keys)
+        known[known] = self._keys[place[known]] == keys[known]
+        self._sums[place[known]] += sums[known]
+        new = ~known
+        self._keys = np.insert(self._keys, place[new], keys[new])
+        self._sums = np.insert(self._sums, place[new], sums[new], axis=0)
 
     def points(self) -> tuple[FloatArray, ImageArray, FloatArray]:
         """Mean points (N, 3), mean colours (N, 3) and weights (N,)."""
-        weights = self._sums[:, 0]
-        means = self._sums[:, 1:] / weights[:, None]
-        return means[:, :3], np.clip(np.rint(means[:, 3:]), 0, 255).astype(np.uint8), weights
+        means = self._sums[:, 1:] / self._sums[:, :1]
+        return means[:, :3], np.clip(np.rint(means[:, 3:]), 0, 255).astype(np.uint8), self.weights
 
-    def keep_heavier(self, weight: float) -> None:
-        """Drop voxels lighter than ``weight``."""
-        keep = self._sums[:, 0] >= weight
-        self._keys, self._sums = self._keys[keep], self._sums[keep]
+    @property
+    def weights(self) -> FloatArray:
+        """Weights (N,) of the voxels."""
+        return self._sums[:, 0]
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Drop the voxels (N,) that are not chosen."""
+        self._keys, self._sums = self._keys[chosen], self._sums[chosen]
+
+
+def _pack(cells: Array) -> NDArray[np.int64]:
+    """One number per cell (N, 3) of whole numbers; their order is that of x, then y, then z."""
+    x, y, z = (cells.astype(np.int64) + _OFFSET).T
+    return (x << (2 * _BITS)) | (y << _BITS) | z
+
+
+def _unique(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct keys in order, and for each key (N,) the index of its like among them."""
+    # np.unique does the same with a sort whose order of equals, and so the rounding of sums, depends on the machine.
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.concatenate([[True], keys[1:] != keys[:-1]])
+    owner = np.empty(len(keys), np.int64)
+    owner[order] = np.cumsum(starts) - 1
+    return keys[starts], owner

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from da3_ros.errors import OutputError, PredictorError
+from da3_ros.files import reason
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.types import Prediction, Predictor, Rays, Window
 
@@ -84,7 +84,7 @@ class RecordingPredictor:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._archive: zipfile.ZipFile | None = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED)
         except OSError as error:
-            raise OutputError(f"cannot write the recording {path}: {error.strerror}") from error
+            raise OutputError(f"cannot write the recording {path}: {reason(error)}") from error
         self._archive.comment = _FORMAT.encode()
 
     def predict(self, window: Window) -> Prediction:
@@ -106,14 +106,14 @@ class RecordingPredictor:
                 [[c.width, c.height, c.fx, c.fy, c.cx, c.cy] for c in prediction.cameras], float
             )
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         assert self._archive is not None, "the recording is closed"
         name = _name(window)
         if name not in self._archive.NameToInfo:
             try:
                 self._archive.writestr(name, buffer.getvalue())
             except OSError as error:
-                raise OutputError(f"cannot write the recording {self._path}: {error.strerror}") from error
+                raise OutputError(f"cannot write the recording {self._path}: {reason(error)}") from error
         return prediction
 
     def close(self) -> None:
@@ -121,9 +121,9 @@ class RecordingPredictor:
         if self._archive is not None:
             try:
                 self._archive.close()
-                os.replace(self._partial, self._path)
+                self._partial.replace(self._path)
             except OSError as error:
-                raise OutputError(f"cannot finish the recording {self._path}: {error.strerror}") from error
+                raise OutputError(f"cannot finish the recording {self._path}: {reason(error)}") from error
             finally:
                 self._archive = None
         self._inner.close()

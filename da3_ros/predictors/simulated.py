@@ -18,7 +18,7 @@ from da3_ros.geometry import rays as ray_geometry
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
-from da3_ros.types import FloatArray, Frame, Prediction, Rays, Truth, Window
+from da3_ros.types import FloatArray, Frame, Prediction, Rays, Window
 
 _GRID = (6, 8)  # rows, columns of the patch-correlated depth error
 _RAY_STRIDE = 8  # one ray per 8x8 pixels of the depth
@@ -40,21 +40,21 @@ class SimulatedPredictor:
         """Render the window's truth and perturb it; see the base protocol."""
         started = time.monotonic()
         cfg = self._config
-        truths = [_truth(frame) for frame in window.frames]
+        depths, poses = zip(*map(_truth, window.frames), strict=True)
         rng = np.random.default_rng([self._seed, *(frame.stamp_ns for frame in window.frames)])
         bad = window.number in cfg.bad_windows
         log_scale = self._log_scale(window, rng)
-        T_win_cam = self._poses(np.stack([t.T_world_cam for t in truths]), np.exp(log_scale), bad, rng)
+        T_win_cam = self._poses(np.stack(poses), np.exp(log_scale), bad, rng)
         focal = 1.0 + cfg.focal * rng.standard_normal()
         patch_sigma = cfg.depth_patch * rng.uniform(0.6, 1.6) + (_BAD_DEPTH if bad else 0.0)
-        view_seeds = rng.integers(0, 2**63, len(truths))
+        view_seeds = rng.integers(0, 2**63, len(poses))
 
         width, height = self._size(window.frames[0])
-        depth = np.full((len(truths), height, width), np.nan, np.float32)
+        depth = np.full((len(poses), height, width), np.nan, np.float32)
         confidence = np.zeros_like(depth)
         for i in window.depth_views:
             view_rng = np.random.default_rng(view_seeds[i])
-            depth[i], confidence[i] = self._depth(truths[i].depth, (width, height), patch_sigma, view_rng)
+            depth[i], confidence[i] = self._depth(depths[i], (width, height), patch_sigma, view_rng)
         depth *= np.float32(np.exp(log_scale))
 
         h, w = max(height // _RAY_STRIDE, 4), max(width // _RAY_STRIDE, 4)
@@ -129,13 +129,13 @@ class SimulatedPredictor:
         return out.astype(np.float32), np.where(valid, confidence, 0).astype(np.float32)
 
 
-def _truth(frame: Frame) -> Truth:
+def _truth(frame: Frame) -> tuple[FloatArray, Array]:
     if frame.truth is None or frame.truth.depth is None or frame.truth.T_world_cam is None:
         raise PredictorError(
             f"the simulated predictor needs ground-truth depth and pose, and frame {frame.id} has none; "
             "use a source that has both, or another --predictor"
         )
-    return frame.truth
+    return frame.truth.depth, frame.truth.T_world_cam
 
 
 def _camera(frame: Frame) -> Pinhole:

@@ -92,9 +92,7 @@ class Calibration:
         return True
 
 
-def _camera(
-    message: CameraInfo, size: tuple[int, int], *, rectified: bool
-) -> tuple[Pinhole | None, Rectifier | None]:
+def _camera(message: CameraInfo, size: tuple[int, int], *, rectified: bool) -> tuple[Pinhole | None, Rectifier | None]:
     """Camera and rectifier; K describes the whole sensor where a region of interest or binning was read out."""
     roi = message.roi
     binned = message.binning_x > 1 or message.binning_y > 1

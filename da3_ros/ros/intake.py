@@ -20,10 +20,10 @@ from da3_ros.ros.calibration import Calibration
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.following import Choice, FollowingSubscription
 from da3_ros.ros.messages import matrix_of_pose, now_ns, stamp_ns
-from da3_ros.ros.stamps import StampGate
 from da3_ros.ros.tracker_thread import Arrival
 from da3_ros.ros.transform_listener import TransformListener
 from da3_ros.ros.truth import TruthPairing
+from da3_ros.slam.stamps import StampGate
 from da3_ros.sources.encodings import decode_compressed, decode_depth, decode_image
 from da3_ros.types import Frame, ImageArray
 
@@ -260,9 +260,7 @@ class Intake:
                 self._hand_over(frame, self.body, arrived)
 
     def _hand_over(self, frame: Frame, body: Body, arrived: float) -> None:
-        self._deliver(
-            Arrival(frame, body, self.session, self._segment, self._reason, arrived, queued=time.monotonic())
-        )
+        self._deliver(Arrival(frame, body, self.session, self._segment, self._reason, arrived, queued=time.monotonic()))
 
     def _drop(self, cause: str, sentence: str) -> None:
         self._counters.drop(cause)
@@ -290,5 +288,3 @@ def _decode(message: Any) -> ImageArray:
     return decode_image(
         message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
     )
-
-

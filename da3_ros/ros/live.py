@@ -27,6 +27,7 @@ import da3_ros
 from da3_ros import config as configs
 from da3_ros.config import Config
 from da3_ros.errors import Da3Error, OutputError, SourceError
+from da3_ros.files import reason
 from da3_ros.evaluation.record import Record, Sample
 from da3_ros.evaluation.report import write_report
 from da3_ros.evaluation.summary import Summary, summarise, write_json
@@ -88,8 +89,7 @@ def evaluate_live(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot create {out}: {reason}; choose another place with --out") from error
+        raise OutputError(f"cannot create {out}: {reason(error)}; choose another place with --out") from error
     truth, stamps = _truth(source)
     with _context() as (context, domain), _node_process(config, out / "node.log", domain) as node:
         observer = Observer(context, NODE, _spread(stamps))
@@ -319,7 +319,7 @@ def _node_process(config: Config, log: Path, domain: int) -> Iterator[NodeProces
         try:
             output = log.open("wb")
         except OSError as error:
-            raise OutputError(f"cannot write {log}: {(error.strerror or str(error)).lower()}") from error
+            raise OutputError(f"cannot write {log}: {reason(error)}") from error
         with output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_environment(domain)

@@ -59,9 +59,7 @@ class MapperThread(threading.Thread):
         self._due = 0.0
         self.points = 0  # in the map; read by the status
 
-    def insert(
-        self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int
-    ) -> None:
+    def insert(self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int) -> None:
         """Fuse keyframes and move submaps (``T_map_submap`` in the axes of the published map)."""
         if self._work.qsize() > _MOST_WAITING:
             self._counters.drop("keyframes_dropped", len(fused))
@@ -110,9 +108,7 @@ class MapperThread(threading.Thread):
                 self._due = time.monotonic() + period
                 self._publish()
 
-    def _insert(
-        self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int
-    ) -> None:
+    def _insert(self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int) -> None:
         if session != self._session:
             return
         begin = time.monotonic()

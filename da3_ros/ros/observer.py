@@ -154,9 +154,9 @@ class Observer:
 
     def _note_window(self, before: SlamStatus | None, now: SlamStatus) -> None:
         """One line of the scale log for each report in which a window of keyframes was joined."""
-        if before is None or (now.keyframes == before.keyframes and (
-            now.scale_breaks_detected == before.scale_breaks_detected
-        )):
+        if before is None or (
+            now.keyframes == before.keyframes and (now.scale_breaks_detected == before.scale_breaks_detected)
+        ):
             return
         if not np.isfinite(now.scale_ratio) or now.scale_ratio <= 0:
             return

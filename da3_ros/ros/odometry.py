@@ -52,9 +52,7 @@ class OdometryChain:
                 moved = se3.log(se3.inverse(body.pose(previous.T_odom_cam)) @ T_odom_body)
                 twist = np.concatenate([moved[3:], moved[:3]]) / max(dt_s, 1e-3)
                 P_twist = self._covariance.twist(body.T_body_cam, dt_s, factor)
-        return BodyState(
-            estimate.stamp_ns, T_odom_body, body.pose(estimate.T_map_cam), twist, P_pose, P_twist
-        )
+        return BodyState(estimate.stamp_ns, T_odom_body, body.pose(estimate.T_map_cam), twist, P_pose, P_twist)
 
 
 def odometry_message(state: BodyState, odom_frame: str, child_frame: str) -> Odometry:

@@ -88,9 +88,7 @@ class Outputs:
         odom = odometry_message(state, self._config.odom_frame, body.frame_id)
         self._odom.publish(odom)
         if self._config.publish_odom_tf and not lost:
-            odom_to_body = messages.transform(
-                state.stamp_ns, self._config.odom_frame, body.frame_id, state.T_odom_body
-            )
+            odom_to_body = messages.transform(state.stamp_ns, self._config.odom_frame, body.frame_id, state.T_odom_body)
             self._tf.publish(TFMessage(transforms=[odom_to_body]))
         if self._pose.get_subscription_count():
             in_map = PoseWithCovariance(pose=messages.pose(state.T_map_body), covariance=odom.pose.covariance)

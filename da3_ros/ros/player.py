@@ -171,8 +171,11 @@ class _Player:
 
     def flush(self) -> None:
         """Wait until reliable subscribers have everything."""
+        deadline = time.monotonic() + _FLUSH_S
         for publisher in self._publishers.values():
-            publisher.wait_for_all_acked(Duration(seconds=_FLUSH_S))
+            # In short steps: rclpy keeps Python's lock while it waits, and other threads may be receiving.
+            while not publisher.wait_for_all_acked(Duration(nanoseconds=1)) and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     def _sleep_until(self, due: float, begin: float, first: int) -> None:
         """Sleep, and keep the clock ticking meanwhile."""

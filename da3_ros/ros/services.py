@@ -17,6 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from da3_ros.config import Config
 from da3_ros.errors import Da3Error
+from da3_ros.files import reason
 from da3_ros.sources.tum import write_tum
 from da3_ros.srv import SaveMap, SaveTrajectory
 from da3_ros.types import Trajectory
@@ -191,7 +192,7 @@ def writable(path: Path) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"cannot create the folder {path.parent}: {(error.strerror or str(error)).lower()}; choose another path"
+        return f"cannot create the folder {path.parent}: {reason(error)}; choose another path"
     if path.is_dir():
         return f"{path} is a folder; add a file name"
     if not os.access(path.parent, os.W_OK):

@@ -306,9 +306,7 @@ class SlamNode(LifecycleNode):
         status = report.status_message(head, self._slam_status(), self._health(), self._counters, self._stopwatch)
         self._status_publisher.publish(status)
         name = f"{self.get_fully_qualified_name().lstrip('/')}: slam"
-        self._diagnostics_publisher.publish(
-            report.diagnostics_message(messages.header(now, ""), name, status)
-        )
+        self._diagnostics_publisher.publish(report.diagnostics_message(messages.header(now, ""), name, status))
 
 
 def main(args: Sequence[str] | None = None) -> int:

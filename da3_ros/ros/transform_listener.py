@@ -11,9 +11,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.ros.messages import matrix_of_transform
 from da3_ros.sources.tf_tree import TfTree
 
-STATIC_QOS = QoSProfile(
-    depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+STATIC_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 DYNAMIC_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 

@@ -38,9 +38,7 @@ class Intrinsics:
         """Learn from the predicted cameras of one window of uncalibrated frames."""
         if self._frozen is not None or any(frame.camera is not None for frame in frames):
             return
-        rows = [
-            (c.fx / c.width, c.fy / c.height, (c.cx + 0.5) / c.width, (c.cy + 0.5) / c.height) for c in cameras
-        ]
+        rows = [(c.fx / c.width, c.fy / c.height, (c.cx + 0.5) / c.width, (c.cy + 0.5) / c.height) for c in cameras]
         self._seen.append(tuple(np.median(np.array(rows), axis=0)))
         if len(self._seen) == _WINDOWS:
             values = np.array(self._seen)

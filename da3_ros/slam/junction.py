@@ -103,6 +103,11 @@ class Junctions:
         claim = self.breaks.claim(junction.seam)
         return float(np.exp(self._chain.scale.add(junction.seam.sigma, claim, claim_sigma)))
 
+    def observe_scale(self, junction: Junction, claim_sigma: float | None) -> None:
+        """Hear the claim of metres of a joined window that placed no keyframe."""
+        if claim_sigma is not None and self._method.regularised:
+            self._chain.scale.observe(self.breaks.claim(junction.seam), claim_sigma)
+
     def record(self, request: Request, junction: Junction | None) -> None:
         """Log a decision; None for a window that could not be predicted."""
         frames = request.window.frames

@@ -78,7 +78,8 @@ class Keyframe:
 
     def fused(self, T_submap_cam: Array) -> FusedKeyframe:
         """What the map needs of this keyframe."""
-        assert self.frame is not None and self.depth is not None, "the keyframe was released"
+        assert self.frame is not None, "the keyframe was released"
+        assert self.depth is not None
         height, width = self.depth.log.shape
         image = cv2.resize(self.frame.image, (width, height), interpolation=cv2.INTER_AREA)
         depth = np.exp(self.depth.log) * np.float32(self.scale)

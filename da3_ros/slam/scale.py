@@ -4,7 +4,7 @@ Seams chain the windows without any prior, so the chain's unit performs a slow r
 Windows whose units claim to be metres observe it.  ``s_k = log(metres per chain unit)`` at keyframe k has the factors
 
     (s_k - s_{k-1}) / sigma_rho_k        one per seam
-    (s_k - z_k) / sigma_p                z_k = -log(chain units per window unit), where the window claims metres
+    (s_k - z_k) / sigma_p                z_k = -log(chain units per window unit), for each window that claims metres
 
 Online this is a scalar Kalman filter; afterwards all s_k come from one tridiagonal solve (its smoother).  Without any
 claim s stays 0 and the map is in units of the first window.  The published map unit at keyframe k is exp(s_k) chain
@@ -27,7 +27,8 @@ class ScaleChain:
     def __init__(self) -> None:
         """Start without knowledge: s = 0 until a window claims metres."""
         self._steps: list[float] = []  # sigma of the step into keyframe k
-        self._claims: list[tuple[float, float]] = []  # (z_k, sigma_p), sigma inf without a claim
+        self._information: list[float] = []  # sum of 1 / sigma_p^2 over the claims at keyframe k
+        self._weighted: list[float] = []  # sum of z_k / sigma_p^2
         self._values: list[float] = []
         self._variance = np.inf  # nothing known before the first claim
         self._value = 0.0
@@ -58,27 +59,35 @@ class ScaleChain:
             claim: z_k, or None when the window has arbitrary units.
             claim_sigma: its 1-sigma.
         """
-        variance = self._variance + step_sigma**2
-        if claim is not None and claim_sigma is not None:
-            claim_sigma = max(claim_sigma, _MIN_SIGMA)
-            gain = 1.0 if not np.isfinite(variance) else variance / (variance + claim_sigma**2)
-            self._value += gain * (claim - self._value)
-            variance = claim_sigma**2 if not np.isfinite(variance) else (1 - gain) * variance
-        self._variance = variance
+        self._variance += step_sigma**2
         self._steps.append(max(step_sigma, _MIN_SIGMA))
-        self._claims.append((claim or 0.0, claim_sigma if claim is not None and claim_sigma else np.inf))
+        self._information.append(0.0)
+        self._weighted.append(0.0)
+        if claim is not None and claim_sigma is not None:
+            self.observe(claim, claim_sigma)
         self._values.append(self._value)
         return self._value
+
+    def observe(self, claim: float, claim_sigma: float) -> None:
+        """Add a claim z at the latest keyframe (units and sigma as in ``add``)."""
+        variance, noise = self._variance, max(claim_sigma, _MIN_SIGMA) ** 2
+        if np.isfinite(variance):
+            gain = variance / (variance + noise)
+            self._value += gain * (claim - self._value)
+            self._variance = (1 - gain) * variance
+        else:
+            self._value, self._variance = claim, noise
+        self._information[-1] += 1 / noise
+        self._weighted[-1] += claim / noise
 
     def values(self) -> Array:
         """Filtered s of every keyframe, as it was used."""
         return np.array(self._values)
 
     def smoothed(self) -> Array:
-        """s of every keyframe given all windows: one tridiagonal solve."""
+        """S of every keyframe given all windows: one tridiagonal solve."""
         count = len(self._steps)
-        claims = np.array(self._claims).reshape(-1, 2)
-        information = np.where(np.isfinite(claims[:, 1]), 1.0 / np.maximum(claims[:, 1], _MIN_SIGMA) ** 2, 0.0)
+        information = np.array(self._information)
         if count == 0 or information.sum() == 0:
             return np.zeros(count)
         link = 1.0 / np.array(self._steps[1:]) ** 2
@@ -88,4 +97,4 @@ class ScaleChain:
         banded = np.zeros((2, count))
         banded[1] = diagonal
         banded[0, 1:] = -link
-        return np.asarray(solveh_banded(banded, information * claims[:, 0]))
+        return np.asarray(solveh_banded(banded, np.array(self._weighted)))

@@ -120,6 +120,7 @@ class Slam:
                 s.keyframe.average(s.depth, junction.seam.log_scale)
         T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
         if request.kind is Kind.LIVE:
+            self._junctions.observe_scale(junction, prediction.scale_sigma)
             self._place_live(request, T_chain_cam[-1])
             fused = []
         else:
@@ -256,9 +257,7 @@ class Slam:
     def _shared(self, request: Request, views: Sequence[View]) -> list[Shared]:
         placed = {k.frame_id: k for k in self._chain.active}
         frames = request.window.frames[: -len(request.new)]
-        return [
-            Shared(placed[f.id], view.T_win_cam, view.depth) for f, view in zip(frames, views, strict=False)
-        ]
+        return [Shared(placed[f.id], view.T_win_cam, view.depth) for f, view in zip(frames, views, strict=False)]
 
     def _place_keyframes(
         self, request: Request, new: Sequence[View], T_chain_cam: Array, junction: Junction, scale: float
@@ -288,7 +287,8 @@ class Slam:
         self._rebase(request, T_chain_cam)
 
     def _T_reference_latest(self) -> Array:
-        assert self._latest is not None and self._chain.newest is not None
+        assert self._latest is not None
+        assert self._chain.newest is not None
         return se3.inverse(self._chain.newest.T_chain_cam) @ self._latest.T_chain_cam
 
     def _rebase(self, request: Request, T_chain_cam: Array) -> None:

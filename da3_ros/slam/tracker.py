@@ -79,7 +79,7 @@ class Tracker:
         pixels = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
         self._camera = camera.resized(width, height)
         sx, sy = log_depth.shape[1] / width, log_depth.shape[0] / height
-        at = (pixels + 0.5) * np.float32([sx, sy]) - np.float32(0.5)
+        at = (pixels + 0.5) * np.array([sx, sy], np.float32) - np.float32(0.5)
         # Bilinear in the logarithm; a NaN neighbour makes the sample NaN and drops the feature.
         log_z = _sample(log_depth, at)
         keep = np.isfinite(log_z)
@@ -133,7 +133,7 @@ class Tracker:
         alive = self._alive
         old = np.ascontiguousarray(self._pixels[alive]).reshape(-1, 1, 2)
         expected = self._camera.project(se3.transform(se3.inverse(guess), self._points[alive]))
-        outside = ~np.isfinite(expected).all(axis=1)
+        outside: np.ndarray = ~np.isfinite(expected).all(axis=1)
         start = np.where(outside[:, None], old[:, 0], expected).astype(np.float32).reshape(-1, 1, 2)
         new, found, _ = cv2.calcOpticalFlowPyrLK(
             self._previous, gray, old, start.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK

@@ -44,9 +44,7 @@ class View:
         return self.depth.scaled(log_scale)
 
 
-def unpack(
-    prediction: Prediction, given: Sequence[Pinhole | None], believed: Sequence[Pinhole | None]
-) -> list[View]:
+def unpack(prediction: Prediction, given: Sequence[Pinhole | None], believed: Sequence[Pinhole | None]) -> list[View]:
     """Split a prediction into views, with cameras from its poses or in closed form from its rays.
 
     Args:

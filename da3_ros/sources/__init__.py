@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from da3_ros.types import Source
 
 
-def open_source(
-    spec: str, frames: tuple[int | None, int | None] = (None, None), *, stride: int = 1
-) -> Source:
+def open_source(spec: str, frames: tuple[int | None, int | None] = (None, None), *, stride: int = 1) -> Source:
     """Open whatever ``spec`` names, by looking at what is there.
 
     Args:

@@ -226,8 +226,15 @@ class _FrameOpener:
             rectified = "image_rect" in self._topics.image
             try:
                 self._camera, self._rectifier = from_camera_info(
-                    info.width, info.height, info.k, info.d, info.distortion_model, info.r, info.p,
-                    image_size=size, rectified=rectified,
+                    info.width,
+                    info.height,
+                    info.k,
+                    info.d,
+                    info.distortion_model,
+                    info.r,
+                    info.p,
+                    image_size=size,
+                    rectified=rectified,
                 )
             except SourceError as error:
                 raise SourceError(f"{self._path} {self._topics.camera_info}: {error}") from error

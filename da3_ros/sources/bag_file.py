@@ -63,9 +63,7 @@ class BagFile:
             for topic in part.topics:
                 counts[topic.name] += topic.count
                 found[topic.name] = topic
-        self.topics = {
-            name: dataclasses.replace(topic, count=counts[name]) for name, topic in sorted(found.items())
-        }
+        self.topics = {name: dataclasses.replace(topic, count=counts[name]) for name, topic in sorted(found.items())}
         spans = [part.span for part in self._parts if part.span is not None]
         if not counts.total():
             raise SourceError(f"{path} holds no message{f' ({self.damage})' if self.damage else ''}; record it again")
@@ -87,8 +85,10 @@ class BagFile:
 
     def _open_parts(self, path: Path, reason: BaseException) -> None:
         """Open the storage files one by one; those that cannot be opened whole are recovered."""
-        files = [path] if path.is_file() else sorted(
-            (p for p in path.iterdir() if p.suffix in _SUFFIXES), key=lambda p: natural_key(p.name)
+        files = (
+            [path]
+            if path.is_file()
+            else sorted((p for p in path.iterdir() if p.suffix in _SUFFIXES), key=lambda p: natural_key(p.name))
         )
         cut: list[str] = []
         for file in files:
@@ -109,9 +109,7 @@ class _Whole:
             raise EOFError(f"{path.name} ends early")
         self._path = path
         with _reader(path) as reader:
-            self.topics = [
-                Topic(c.topic, c.msgtype, c.msgcount, *_qos(c.ext)) for c in reader.connections
-            ]
+            self.topics = [Topic(c.topic, c.msgtype, c.msgcount, *_qos(c.ext)) for c in reader.connections]
             self.span = (reader.start_time, reader.end_time - 1) if reader.message_count else None
 
     def messages(self, topics: Collection[str] | None) -> Iterator[RawMessage]:

@@ -46,8 +46,18 @@ def damage_errors() -> tuple[type[Exception], ...]:
     from rosbags.rosbag2 import ReaderError
 
     errors: list[type[Exception]] = [
-        ReaderError, EOFError, OSError, sqlite3.Error, struct.error, ValueError, TypeError, LookupError, AssertionError,
-        OverflowError, MemoryError, RuntimeError,
+        ReaderError,
+        EOFError,
+        OSError,
+        sqlite3.Error,
+        struct.error,
+        ValueError,
+        TypeError,
+        LookupError,
+        AssertionError,
+        OverflowError,
+        MemoryError,
+        RuntimeError,
     ]
     for module, name in (("apsw", "Error"), ("backports.zstd", "ZstdError"), ("compression.zstd", "ZstdError")):
         with suppress(ImportError):  # which of them rosbags uses depends on its version and on Python's
@@ -117,9 +127,7 @@ def _chunk(body: bytes, whole: bool) -> bytes:
     return content
 
 
-def _read(
-    opcode: int, body: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
-) -> RawMessage | None:
+def _read(opcode: int, body: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]) -> RawMessage | None:
     """Note a schema or channel, or return a message."""
     if opcode == _SCHEMA:
         (key,) = struct.unpack_from("<H", body, 0)

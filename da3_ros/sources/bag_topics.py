@@ -38,6 +38,7 @@ def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], pl
     Raises:
         SourceError: a topic named is not in the bag or has another type, or there is no image.
     """
+
     def named(key: str, kinds: tuple[str, ...]) -> tuple[bool, str | None]:
         name = options.get(key)
         if name is None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from da3_ros.errors import OutputError, SourceError
+from da3_ros.files import reason
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.sources import bag_types
@@ -146,8 +147,17 @@ class _Messages:
         P = np.hstack([K, np.zeros((3, 1))])
         roi = self._types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         return self._types[bag_types.CAMERA_INFO](
-            self._header(stamp, CAMERA_FRAME), height, width, "plumb_bob", np.zeros(5), K.reshape(-1),
-            np.eye(3).reshape(-1), P.reshape(-1), 0, 0, roi,
+            self._header(stamp, CAMERA_FRAME),
+            height,
+            width,
+            "plumb_bob",
+            np.zeros(5),
+            K.reshape(-1),
+            np.eye(3).reshape(-1),
+            P.reshape(-1),
+            0,
+            0,
+            roi,
         )
 
     def _pose(self, stamp: int, T_world_cam: Any) -> Any:
@@ -164,11 +174,17 @@ def _reliable() -> Any:
 
     never = QosTime(2147483647, 4294967295)
     return Qos(
-        QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.VOLATILE, never, never,
-        QosLiveliness.AUTOMATIC, never, False,
+        QosHistory.KEEP_LAST,
+        10,
+        QosReliability.RELIABLE,
+        QosDurability.VOLATILE,
+        never,
+        never,
+        QosLiveliness.AUTOMATIC,
+        never,
+        False,
     )
 
 
 def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return f"{text.lower()}; free some space or choose another folder"
+    return f"{reason(error)}; free some space or choose another folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from da3_ros.errors import SourceError
+from da3_ros.files import reason
 from da3_ros.sources.spec import Spec
 from da3_ros.types import Source
 
@@ -31,7 +32,7 @@ def detect(text: str) -> Source:
         if spec.path.is_file():
             return _file(spec)
     except OSError as error:
-        raise SourceError(f"cannot read {text}: {(error.strerror or str(error)).lower()}") from error
+        raise SourceError(f"cannot read {text}: {reason(error)}") from error
     raise SourceError(f"{spec.path} does not exist; give a recording, a folder of images, a video or world:SEED")
 
 

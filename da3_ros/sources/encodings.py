@@ -55,9 +55,7 @@ IMAGE_ENCODINGS = (*_PACKED, *_HALF_CHROMA)
 DEPTH_ENCODINGS = tuple(_DEPTH)
 
 
-def decode_image(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Bytes
-) -> ImageArray:
+def decode_image(encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Bytes) -> ImageArray:
     """Decode a colour or grey image to RGB.
 
     Sixteen-bit images keep their upper byte, as cv_bridge scales them; ``16UC1`` is taken as grey.
@@ -79,8 +77,10 @@ def decode_image(
     if encoding in _HALF_CHROMA:
         return _decode_half_chroma(encoding, height, width, step, data)
     if encoding not in _PACKED:
-        hint = "it is depth, give it as the depth topic" if encoding == "32FC1" else "publish one of " + ", ".join(
-            IMAGE_ENCODINGS
+        hint = (
+            "it is depth, give it as the depth topic"
+            if encoding == "32FC1"
+            else "publish one of " + ", ".join(IMAGE_ENCODINGS)
         )
         raise SourceError(f"image encoding '{encoding}' cannot be read as colour or grey; {hint}")
     channels, size, conversion = _PACKED[encoding]
@@ -95,9 +95,7 @@ def decode_image(
     return _rgb(pixels, conversion)
 
 
-def decode_depth(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Bytes
-) -> FloatArray:
+def decode_depth(encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Bytes) -> FloatArray:
     """Decode a depth image (REP 118): ``32FC1`` metres, ``16UC1`` millimetres.
 
     Returns:

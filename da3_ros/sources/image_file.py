@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da3_ros.errors import SourceError
+from da3_ros.files import reason
 from da3_ros.sources.encodings import metres_from_millimetres
 from da3_ros.types import FloatArray, ImageArray
 
@@ -43,7 +44,7 @@ def _read(path: Path, flags: int) -> NDArray[Any]:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise SourceError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise SourceError(f"cannot read {path}: {reason(error)}") from error
     try:
         image = cv2.imdecode(data, flags)
     except cv2.error:

@@ -33,8 +33,10 @@ class TfTree:
 
     def settled(self, frame: str, stamp_ns: int) -> bool:
         """Tell whether no later message can change the pose of ``frame`` at this stamp."""
-        return frame in self._moving and self.pose(frame, stamp_ns) is not None and all(
-            track.reaches(stamp_ns) for _, track in self._moving.values()
+        return (
+            frame in self._moving
+            and self.pose(frame, stamp_ns) is not None
+            and all(track.reaches(stamp_ns) for _, track in self._moving.values())
         )
 
     def pose(self, frame: str, stamp_ns: int) -> Array | None:

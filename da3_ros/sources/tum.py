@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from da3_ros.errors import OutputError, SourceError
+from da3_ros.files import reason, write_atomic
 from da3_ros.geometry import se3
 from da3_ros.types import Trajectory
 
@@ -47,7 +48,7 @@ def read_tum(path: str | Path) -> Trajectory:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read the trajectory {path}: {_reason(error)}") from error
+        raise SourceError(f"cannot read the trajectory {path}: {reason(error)}") from error
     stamps: list[int] = []
     values: list[list[float]] = []
     for number, line in enumerate(lines, 1):
@@ -75,21 +76,13 @@ def write_tum(path: str | Path, trajectory: Trajectory) -> None:
     Raises:
         OutputError: the place cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     quaternions = se3.quaternion_from_rotation(trajectory.T_map_cam[:, :3, :3])
     rows = np.round(np.concatenate([trajectory.T_map_cam[:, :3, 3], quaternions], axis=1), 9) + 0.0  # no "-0"
     lines = [
         f"{seconds(int(stamp))} " + " ".join(f"{value:.9f}" for value in row) + "\n"
         for stamp, row in zip(trajectory.stamps_ns, rows, strict=True)
     ]
-    try:
-        temporary.write_text("".join(lines), encoding="ascii")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputError(f"cannot write {path}: {_reason(error)}; choose another place with --out") from error
+    write_atomic(Path(path), "".join(lines))
 
 
 def _check_pose(pose: list[float]) -> None:
@@ -101,6 +94,3 @@ def _check_pose(pose: list[float]) -> None:
     if abs(norm - 1) > 0.01:
         raise ValueError(f"the quaternion has length {norm:.3g} instead of 1")
 
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()

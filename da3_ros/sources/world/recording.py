@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from da3_ros.errors import SourceError
+from da3_ros.files import reason
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 
@@ -68,8 +69,7 @@ def _read(path: Path) -> Array:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise SourceError(f"cannot read the motion file {path}: {reason.lower()}") from error
+        raise SourceError(f"cannot read the motion file {path}: {reason(error)}") from error
     rows = []
     for number, line in enumerate(lines, 1):
         text = line.split("#")[0].replace(",", " ").split()

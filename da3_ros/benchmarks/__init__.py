@@ -1,0 +1,1 @@
+"""What ``da3 bench`` measures, one module each; nothing else imports them."""
