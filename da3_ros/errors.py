@@ -31,3 +31,7 @@ class EvaluationError(Da3Error):
 
 class MissingDependencyError(Da3Error):
     """Something this machine lacks (ROS 2, a message build, a system library)."""
+
+
+class ModelError(Da3Error):
+    """A model or checkpoint cannot be used."""

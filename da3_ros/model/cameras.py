@@ -1,0 +1,59 @@
+"""Cameras in and out of the network by way of tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from da3_ros.model.backbone import Block, Mlp
+
+_ENCODER_HEADS = 16
+_ENCODER_BLOCKS = 4
+
+
+class CameraHead(nn.Module):
+    """Camera feature to translation, quaternion and field of view."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
+        self.fc_t = nn.Linear(dim, 3)
+        self.fc_qvec = nn.Linear(dim, 4)
+        self.fc_fov = nn.Sequential(nn.Linear(dim, 2), nn.ReLU())
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(S, C) -> (S, 9): centre, quaternion x y z w (not normalised), vertical and horizontal field of view, rad."""
+        x = self.backbone(feature)
+        return torch.cat([self.fc_t(x), self.fc_qvec(x), self.fc_fov(x)], dim=-1)
+
+
+class CameraEncoder(nn.Module):
+    """Known cameras to the tokens that stand for them."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pose_branch = Mlp(9, dim // 2, dim)
+        self.token_norm = nn.LayerNorm(dim)
+        self.trunk = nn.Sequential(
+            *(Block(dim, _ENCODER_HEADS, normed=False, eps=1e-5) for _ in range(_ENCODER_BLOCKS))
+        )
+        self.trunk_norm = nn.LayerNorm(dim)
+
+    def forward(self, cameras: Tensor) -> Tensor:
+        """(S, 9), as ``CameraHead`` gives them -> (S, C)."""
+        return self.trunk_norm(self.trunk(self.token_norm(self.pose_branch(cameras))[None]))[0]
+
+
+def pose_matrices(cameras: Tensor) -> Tensor:
+    """``T_world_cam`` (S, 4, 4) of what ``CameraHead`` says; a quaternion of length 0 gives NaN."""
+    x, y, z, w = F.normalize(cameras[:, 3:7], dim=-1, eps=0).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], -1),
+        torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], -1),
+        torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], -1),
+    ]
+    T = torch.eye(4, dtype=cameras.dtype, device=cameras.device).repeat(len(cameras), 1, 1)
+    T[:, :3, :3] = torch.stack(rows, dim=1)
+    T[:, :3, 3] = cameras[:, :3]
+    return T

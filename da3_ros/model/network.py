@@ -1,0 +1,104 @@
+"""A whole network: backbone, dense heads, camera head; and what it says of a window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from da3_ros.model.backbone import Backbone
+from da3_ros.model.cameras import CameraEncoder, CameraHead
+from da3_ros.model.grid import Grid
+from da3_ros.model.heads import DepthHead, MonoHead, Neck, RayHead
+from da3_ros.model.positions import positions
+from da3_ros.model.presets import Preset
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowOutput:
+    """What a network that mixes views says of a window, in the window's units and its reference view's frame."""
+
+    depth: Tensor  # (S, H, W)
+    depth_confidence: Tensor  # (S, H, W), 1 and above
+    rays: Tensor  # (S, h, w, 6) direction then origin, h = 8/14 H
+    ray_confidence: Tensor  # (S, h, w), 1 and above
+    cameras: Tensor  # (S, 9), see CameraHead
+
+
+class Network(nn.Module):
+    """Depth Anything 3 for any number of views."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        assert preset.any_view, "use MonoNetwork"
+        self.preset = preset
+        self.backbone = Backbone(preset)
+        self.neck = Neck(2 * preset.dim, preset, embed=True)
+        self.depth = DepthHead(preset)
+        self.rays = RayHead(preset)
+        self.camera = CameraHead(2 * preset.dim)
+        self.camera_encoder = CameraEncoder(preset.dim)
+
+    def forward(self, images: Tensor, reference: int = 0, cameras: Tensor | None = None) -> WindowOutput:
+        """Predict a window in one go.
+
+        Args:
+            images: (S, 3, H, W), normalised, sides multiples of 14.
+            reference: the view whose frame the rays and cameras are in.
+            cameras: (S, 9) known cameras of all views, as ``CameraHead`` gives them; the reference is then theirs.
+        """
+        grid = Grid.of(*images.shape[-2:])
+        order = reference_first(len(images), reference)
+        tokens, _ = self.backbone.encode(images, self.backbone.positions_at(grid.rows, grid.columns))
+        table = positions(grid.rows, grid.columns, self.preset.dim // self.preset.heads, images.device)
+        known = None if cameras is None else self.camera_encoder(cameras)[order]
+        features, camera = self.backbone.mix(tokens[order], table, known)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        levels = self.neck([feature[back] for feature in features], grid)
+        return WindowOutput(*self.depth(levels, grid), *self.rays(levels, grid), self.camera(camera[back]))
+
+
+class MonoNetwork(nn.Module):
+    """Depth and sky of one view at a time (da3metric-large, da3mono-large)."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        assert not preset.any_view, "use Network"
+        self.preset = preset
+        self.backbone = Backbone(preset)
+        self.neck = Neck(preset.dim, preset, embed=False)
+        self.head = MonoHead(preset)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) -> depth (N, H, W), to be multiplied by focal length / 300 for metres, and sky (N, H, W)."""
+        grid = Grid.of(*images.shape[-2:])
+        features = self.backbone.look(images, self.backbone.positions_at(grid.rows, grid.columns))
+        return self.head(self.neck(features, grid), grid)
+
+
+def reference_first(views: int, reference: int) -> list[int]:
+    """Order of the views with the reference view first and the others as they were."""
+    return [reference, *(i for i in range(views) if i != reference)]
+
+
+def choose_reference(chooser: Tensor, strategy: str) -> int:
+    """The reference view, from the class tokens (S, C) that ``Backbone.encode`` returns; on the host.
+
+    ``saddle_balanced`` takes the view whose similarity to the others, feature norm and feature variance all lie nearest
+    to the middle of their range; with fewer than three views it is the first.
+    """
+    views = len(chooser)
+    if strategy == "first" or views < 3:
+        return 0
+    if strategy == "middle":
+        return views // 2
+    assert strategy == "saddle_balanced"
+    norm = chooser.norm(dim=-1)
+    unit = chooser / norm[:, None]
+    similarity = ((unit @ unit.T).sum(dim=-1) - 1) / (views - 1)
+    score = torch.zeros_like(norm)
+    for metric in (similarity, norm, unit.var(dim=-1)):
+        span = metric.max() - metric.min()
+        score = score + ((metric - metric.min()) / (span + 1e-8) - 0.5).abs()
+    return int(score.argmin())
