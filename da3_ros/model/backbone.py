@@ -154,7 +154,7 @@ class Backbone(nn.Module):
             (tokens (N, T, C), class tokens (N, C) one block earlier, from which the reference view is chosen)
         """
         patches = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + position
+        x = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + position
         first = self.preset.alternate_from
         assert first is not None, "only networks that mix views are split"
         for block in self.blocks[: first - 1]:
@@ -162,26 +162,43 @@ class Backbone(nn.Module):
         chooser = x[:, 0]
         return self.blocks[first - 1](x), chooser
 
-    def mix(self, tokens: Tensor, positions: Positions, camera: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+    def camera_tokens(self, views: int) -> Tensor:
+        """Learned camera tokens (views, C): the reference view's, then the others'."""
+        return torch.cat([self.camera_token[0, :1], self.camera_token[0, 1:].expand(views - 1, -1)])
+
+    def enter(self, tokens: Tensor, camera: Tensor, positions: Positions) -> Tensor:
+        """Give each view its part in the window; still within each view, so it can be kept per view and part.
+
+        Args:
+            tokens: (N, T, C) from ``encode``.
+            camera: (N, C) camera tokens: learned ones, or encoded known cameras.
+            positions: rotary tables of this size.
+
+        Returns:
+            (N, T, C) for ``mix``.
+        """
+        x = torch.cat([camera[:, None], tokens[:, 1:]], dim=1)
+        first = self.preset.alternate_from
+        assert first is not None, "this network does not mix views"
+        return x if first % 2 else self.blocks[first](x, positions.within)
+
+    def mix(self, entered: Tensor, positions: Positions) -> tuple[list[Tensor], Tensor]:
         """The blocks in which views look at each other.
 
         Args:
-            tokens: (S, T, C) of the window's views, the reference view first.
+            entered: (S, T, C) of the window's views, the reference view first.
             positions: rotary tables of this size.
-            camera: (S, C) tokens of known cameras, instead of the learned ones.
 
         Returns:
             (four features (S, T - 1, 2 C) for the dense heads, camera feature (S, 2 C))
         """
-        first, views = self.preset.alternate_from, len(tokens)
+        first = self.preset.alternate_from
         assert first is not None, "this network does not mix views"
-        if camera is None:
-            camera = torch.cat([self.camera_token[0, :1], self.camera_token[0, 1:].expand(views - 1, -1)])
-        within, features = tokens, []
-        x = torch.cat([camera[:, None], tokens[:, 1:]], dim=1)
-        for i in range(first, self.preset.depth):
+        x = within = entered
+        features = []
+        for i in range(first + 1 - first % 2, self.preset.depth):
             if i % 2:  # across views
-                x = self.blocks[i](x.flatten(0, 1)[None], positions.across(views))[0].view_as(tokens)
+                x = self.blocks[i](x.flatten(0, 1)[None], positions.across(x.shape[0]))[0].view_as(x)
             else:
                 x = within = self.blocks[i](x, positions.within)
             if i in self.preset.out_layers:
@@ -191,7 +208,7 @@ class Backbone(nn.Module):
     def look(self, images: Tensor, position: Tensor) -> list[Tensor]:
         """One view at a time (networks that do not mix): four features (N, T - 1, C)."""
         patches = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + position
+        x = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + position
         features = []
         for i, block in enumerate(self.blocks):
             x = block(x)

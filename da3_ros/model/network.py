@@ -52,8 +52,12 @@ class Network(nn.Module):
         order = reference_first(len(images), reference)
         tokens, _ = self.backbone.encode(images, self.backbone.positions_at(grid.rows, grid.columns))
         table = positions(grid.rows, grid.columns, self.preset.dim // self.preset.heads, images.device)
-        known = None if cameras is None else self.camera_encoder(cameras)[order]
-        features, camera = self.backbone.mix(tokens[order], table, known)
+        if cameras is None:
+            tokens_of_cameras = self.backbone.camera_tokens(len(images))
+        else:
+            tokens_of_cameras = self.camera_encoder(cameras)[order]
+        entered = self.backbone.enter(tokens[order], tokens_of_cameras, table)
+        features, camera = self.backbone.mix(entered, table)
         back = sorted(range(len(order)), key=order.__getitem__)
         levels = self.neck([feature[back] for feature in features], grid)
         return WindowOutput(*self.depth(levels, grid), *self.rays(levels, grid), self.camera(camera[back]))

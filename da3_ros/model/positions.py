@@ -26,6 +26,10 @@ class Positions:
         cos, sin = self._across
         return cos.repeat(views, 1), sin.repeat(views, 1)
 
+    def arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cosine and sine within views, cosine and sine of one view across views."""
+        return (*self.within, *self._across)
+
 
 def positions(rows: int, columns: int, head_dim: int, device: torch.device | None = None) -> Positions:
     """Tables for a grid of patches and heads of ``head_dim`` channels."""

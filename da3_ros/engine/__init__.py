@@ -1,0 +1,1 @@
+"""Running the network: stages, exported and compiled, with what each frame contributes kept."""

@@ -1,0 +1,55 @@
+"""Stages as ONNX graphs with a free number of views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from da3_ros.engine.stages import INPUTS, LEVELS, OUTPUTS
+from da3_ros.model.grid import Grid
+from da3_ros.model.presets import Preset
+
+OPSET = 23
+
+
+def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor, ...]:
+    """Inputs of a stage, of the right shapes."""
+    tokens, wide = 1 + grid.rows * grid.columns, 2 * preset.dim
+    if stage == "encode":
+        shapes: list[tuple[int, ...]] = [(views, 3, *grid.image)]
+    elif stage == "enter":
+        shapes = [(views, tokens, preset.dim), (views, preset.dim)]
+    elif stage == "mix":
+        shapes = [(views, tokens, preset.dim)]
+    elif stage == "neck":
+        shapes = [(views, tokens - 1, wide)] * LEVELS
+    elif stage == "camera":
+        shapes = [(views, wide)]
+    else:
+        sizes = [(4 * grid.rows, 4 * grid.columns), (2 * grid.rows, 2 * grid.columns), (grid.rows, grid.columns)]
+        sizes.append(((grid.rows + 1) // 2, (grid.columns + 1) // 2))
+        shapes = [(views, preset.features, *size) for size in sizes]
+    return tuple(torch.randn(shape) for shape in shapes)
+
+
+def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path) -> None:
+    """Write a stage as ``path`` (ONNX, opset 18), with its weights inside or beside it."""
+    views = torch.export.Dim("views", min=1, max=64)
+    inputs = example(stage, preset, grid, 3)
+    shapes = tuple({0: views} for _ in inputs)
+    if stage in ("neck", "depth", "rays"):
+        shapes = (shapes,)  # variadic
+    program = torch.onnx.export(
+        module,
+        inputs,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(INPUTS[stage]),
+        output_names=list(OUTPUTS[stage]),
+        dynamic_shapes=shapes,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
