@@ -13,6 +13,7 @@ from da3_ros.model.grid import Grid
 from da3_ros.model.heads import DepthHead, MonoHead, Neck, RayHead
 from da3_ros.model.positions import positions
 from da3_ros.model.presets import Preset
+from da3_ros.model.reference import reference_first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,30 +80,3 @@ class MonoNetwork(nn.Module):
         grid = Grid.of(*images.shape[-2:])
         features = self.backbone.look(images, self.backbone.positions_at(grid.rows, grid.columns))
         return self.head(self.neck(features, grid), grid)
-
-
-def reference_first(views: int, reference: int) -> list[int]:
-    """Order of the views with the reference view first and the others as they were."""
-    return [reference, *(i for i in range(views) if i != reference)]
-
-
-def choose_reference(chooser: Tensor, strategy: str) -> int:
-    """The reference view, from the class tokens (S, C) that ``Backbone.encode`` returns; on the host.
-
-    ``saddle_balanced`` takes the view whose similarity to the others, feature norm and feature variance all lie nearest
-    to the middle of their range; with fewer than three views it is the first.
-    """
-    views = len(chooser)
-    if strategy == "first" or views < 3:
-        return 0
-    if strategy == "middle":
-        return views // 2
-    assert strategy == "saddle_balanced"
-    norm = chooser.norm(dim=-1)
-    unit = chooser / norm[:, None]
-    similarity = ((unit @ unit.T).sum(dim=-1) - 1) / (views - 1)
-    score = torch.zeros_like(norm)
-    for metric in (similarity, norm, unit.var(dim=-1)):
-        span = metric.max() - metric.min()
-        score = score + ((metric - metric.min()) / (span + 1e-8) - 0.5).abs()
-    return int(score.argmin())

@@ -1,0 +1,119 @@
+"""A window through the stages, with what is known of its frames reused."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from da3_ros.engine.runtime import Host, Runtime
+from da3_ros.engine.token_cache import Encoded, TokenCache
+from da3_ros.model.reference import choose_reference, reference_first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StagedOutput:
+    """What the network says of a window: its own units, the reference view's frame."""
+
+    reference: int
+    depth: dict[int, tuple[Host, Host]]  # view -> depth (H, W), confidence (H, W), 1 and above
+    rays: dict[int, tuple[Host, Host]]  # view -> rays (h, w, 6), confidence (h, w), 1 and above
+    cameras: Host  # (S, 9), see CameraHead
+    descriptors: Host  # (S, C)
+
+
+class StagedNetwork:
+    """One network at one image size.  Used by one thread."""
+
+    def __init__(self, runtime: Runtime, cameras: Host, cache_bytes: int) -> None:
+        """Use a runtime.
+
+        Args:
+            runtime: with the stages.
+            cameras: (2, C) learned camera tokens, of the reference view and of the others.
+            cache_bytes: how much may be kept of frames.
+        """
+        self._runtime = runtime
+        self._cameras = [runtime.upload(np.ascontiguousarray(cameras[i : i + 1])) for i in range(2)]
+        self.cache = TokenCache(cache_bytes)
+
+    def predict(
+        self,
+        keys: Sequence[Hashable],
+        images: Sequence[Host | None],
+        *,
+        reference: str = "first",
+        depth_views: Sequence[int] = (),
+        ray_views: Sequence[int] = (),
+    ) -> StagedOutput:
+        """Predict a window.
+
+        Args:
+            keys: one per view; the same key always stands for the same image.
+            images: per view (1, 3, H, W), normalised; None where ``knows`` the key.
+            reference: first, middle or saddle_balanced.
+            depth_views: views whose depth is wanted.
+            ray_views: views whose rays are wanted.
+
+        Raises:
+            PredictorError: the runtime failed.
+        """
+        frames = [self._encoded(key, image) for key, image in zip(keys, images, strict=True)]
+        choosers = np.stack([frame.chooser for frame in frames])
+        first = choose_reference(choosers, reference)
+        order = reference_first(len(frames), first)
+        entered = [self._entered(frames[i], is_reference=i == first) for i in order]
+        *features, feature = self._runtime.run("mix", [self._runtime.join(entered)])
+        place = {view: position for position, view in enumerate(order)}
+        wanted = sorted({*depth_views, *ray_views})
+        levels: tuple[Any, ...] = ()
+        if wanted:
+            rows = [place[view] for view in wanted]
+            levels = self._runtime.run("neck", [self._runtime.pick(f, rows) for f in features])
+        (cameras,) = self._runtime.run("camera", [feature])
+        self.cache.trim(len(frames))
+        return StagedOutput(
+            reference=first,
+            depth=self._dense("depth", levels, wanted, depth_views),
+            rays=self._dense("rays", levels, wanted, ray_views),
+            cameras=self._runtime.fetch(cameras)[[place[view] for view in range(len(frames))]],
+            descriptors=choosers,
+        )
+
+    def knows(self, key: Hashable) -> bool:
+        """Whether the image of a frame is not needed again."""
+        return key in self.cache
+
+    def close(self) -> None:
+        """Free everything."""
+        self.cache.clear()
+        self._runtime.close()
+
+    def _encoded(self, key: Hashable, image: Host | None) -> Encoded:
+        found = self.cache.get(key)
+        if found is None:
+            assert image is not None, f"the image of {key} is needed"
+            tokens, chooser = self._runtime.run("encode", [self._runtime.upload(image)])
+            found = Encoded(tokens, self._runtime.fetch(chooser)[0], size=self._runtime.size(tokens))
+            self.cache.put(key, found)
+        return found
+
+    def _entered(self, frame: Encoded, *, is_reference: bool) -> Any:
+        if is_reference not in frame.entered:
+            camera = self._cameras[0 if is_reference else 1]
+            (entered,) = self._runtime.run("enter", [frame.tokens, camera])
+            frame.entered[is_reference] = entered
+            self.cache.grew(frame, self._runtime.size(entered))
+        return frame.entered[is_reference]
+
+    def _dense(
+        self, stage: str, levels: Sequence[Any], available: Sequence[int], wanted: Sequence[int]
+    ) -> dict[int, tuple[Host, Host]]:
+        if not wanted:
+            return {}
+        rows = [available.index(view) for view in wanted]
+        value, confidence = self._runtime.run(stage, [self._runtime.pick(level, rows) for level in levels])
+        values, confidences = self._runtime.fetch(value), self._runtime.fetch(confidence)
+        return {view: (values[i], confidences[i]) for i, view in enumerate(wanted)}

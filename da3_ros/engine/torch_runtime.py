@@ -1,0 +1,61 @@
+"""torch, on a CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from da3_ros.engine.runtime import Host
+from da3_ros.engine.stages import stages
+from da3_ros.errors import PredictorError
+from da3_ros.model.grid import Grid
+from da3_ros.model.network import Network
+
+
+class TorchRuntime:
+    """The stages as they are; values are tensors."""
+
+    def __init__(self, network: Network, grid: Grid, *, device: str = "cpu", precision: str = "fp32") -> None:
+        """``precision`` is fp32 or bf16 (matrix products only; heads stay in fp32)."""
+        self.name = f"torch {device} {precision}"
+        self._device = torch.device(device)
+        self._autocast = precision == "bf16"
+        self._stages = {name: stage.to(self._device) for name, stage in stages(network, grid).items()}
+
+    def upload(self, array: Host) -> Tensor:
+        """See ``Runtime``."""
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+    def fetch(self, value: Tensor) -> Host:
+        """See ``Runtime``."""
+        return np.asarray(value.float().cpu())
+
+    def join(self, values: Sequence[Tensor]) -> Tensor:
+        """See ``Runtime``."""
+        return torch.cat(list(values)) if len(values) > 1 else values[0]
+
+    def pick(self, value: Tensor, views: Sequence[int]) -> Tensor:
+        """See ``Runtime``."""
+        return value if list(views) == list(range(len(value))) else value[list(views)]
+
+    def size(self, value: Tensor) -> int:
+        """See ``Runtime``."""
+        return value.element_size() * value.nelement()
+
+    def run(self, stage: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """See ``Runtime``."""
+        mixed = self._autocast and stage in ("encode", "enter", "mix")
+        try:
+            with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
+                out = self._stages[stage](*(value if mixed else value.float() for value in values))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise PredictorError(f"torch could not run '{stage}': {first}") from error
+        return (out,) if isinstance(out, Tensor) else tuple(out)
+
+    def close(self) -> None:
+        """See ``Runtime``."""
+        self._stages = {}
