@@ -11,7 +11,8 @@ from da3_ros.engine.stages import INPUTS, LEVELS, OUTPUTS
 from da3_ros.model.grid import Grid
 from da3_ros.model.presets import Preset
 
-OPSET = 23
+# ONNX Runtime has a fast kernel for the Attention operator of opset 23; TensorRT wants plain operators and fuses them.
+OPSET_ATTENTION, OPSET_PLAIN = 23, 18
 
 
 def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor, ...]:
@@ -34,10 +35,11 @@ def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor,
     return tuple(torch.randn(shape) for shape in shapes)
 
 
-def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path) -> None:
-    """Write a stage as ``path`` (ONNX, opset 18), with its weights inside or beside it."""
+def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path, *, opset: int) -> None:
+    """Write a stage as ``path`` (ONNX) with its weights inside, in the precision that its module has."""
     views = torch.export.Dim("views", min=1, max=64)
-    inputs = example(stage, preset, grid, 3)
+    dtype = next(module.parameters()).dtype  # of the backbone: that of everything between stages
+    inputs = tuple(value.to(dtype) for value in example(stage, preset, grid, 3))
     shapes = tuple({0: views} for _ in inputs)
     if stage in ("neck", "depth", "rays"):
         shapes = (shapes,)  # variadic
@@ -45,7 +47,7 @@ def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path
         module,
         inputs,
         dynamo=True,
-        opset_version=OPSET,
+        opset_version=opset,
         input_names=list(INPUTS[stage]),
         output_names=list(OUTPUTS[stage]),
         dynamic_shapes=shapes,

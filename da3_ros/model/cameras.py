@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da3_ros.model.backbone import Block, Mlp
+from da3_ros.model.dtypes import as_of
 
 _ENCODER_HEADS = 16
 _ENCODER_BLOCKS = 4
@@ -24,7 +25,7 @@ class CameraHead(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """(S, C) -> (S, 9): centre, quaternion x y z w (not normalised), vertical and horizontal field of view, rad."""
-        x = self.backbone(feature)
+        x = self.backbone(as_of(self.backbone[0], feature))
         return torch.cat([self.fc_t(x), self.fc_qvec(x), self.fc_fov(x)], dim=-1)
 
 

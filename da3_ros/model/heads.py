@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da3_ros.model.dtypes import as_of
 from da3_ros.model.grid import Grid
 from da3_ros.model.presets import Preset
 
@@ -114,7 +115,7 @@ class DepthHead(nn.Module):
         """Four levels -> depth (N, H, W) in the window's units, confidence (N, H, W), 1 and above."""
         x = self.output_conv1(self.pyramid(levels))
         x = F.interpolate(x, grid.image, mode="bilinear", align_corners=True)
-        x = self.output_conv2(x + grid.embedding(x))
+        x = self.output_conv2(as_of(self.output_conv2[0], x + grid.embedding(x)))
         return x[:, 0].exp(), x[:, 1].exp() + 1
 
 
@@ -136,7 +137,7 @@ class RayHead(nn.Module):
         """Four levels -> rays (N, h, w, 6), direction then origin, and confidence (N, h, w), 1 and above."""
         x = self.output_conv1(self.pyramid(levels))
         x = self.conv(x + grid.embedding(x)).permute(0, 2, 3, 1)
-        x = self.out(F.relu(self.norm(x)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.out(F.relu(self.norm(as_of(self.norm, x))).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x[..., :6], x[..., 6].exp() + 1
 
 
@@ -157,4 +158,5 @@ class MonoHead(nn.Module):
         """Four levels -> depth (N, H, W) before scaling by the focal length, sky (N, H, W), 0 and above."""
         x = self.output_conv1(self.pyramid(levels))
         x = F.interpolate(x, grid.image, mode="bilinear", align_corners=True)
+        x = as_of(self.output_conv2[0], x)
         return self.output_conv2(x)[:, 0].exp(), F.relu(self.sky_output_conv2(x)[:, 0])
