@@ -15,6 +15,8 @@ MAY_IMPORT = {
     "mapping": BASE,
     "predictors": BASE,
     "sources": BASE,
+    "model": BASE,
+    "engine": BASE | {"model"},
     "evaluation": BASE | {"slam", "mapping", "predictors", "sources"},
 }
 MAY_IMPORT["ros"] = set(MAY_IMPORT)
@@ -23,6 +25,8 @@ MAY_IMPORT["cli"] = MAY_IMPORT["commands"]
 ONLY_IN = {
     "rclpy": {"ros"},
     "torch": {"model", "engine"},
+    "safetensors": {"model"},
+    "huggingface_hub": {"model"},
     "tensorrt": {"engine"},
     "open3d": {"mapping", "evaluation", "sources"},
     "matplotlib": {"evaluation"},

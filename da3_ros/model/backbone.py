@@ -7,7 +7,6 @@ Parameters keep the released names below ``backbone.pretrained``.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da3_ros.model.positions import Positions
@@ -34,12 +33,12 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (B, heads, T, D): the first half of D turns with the row, the second with the column."""
+    """Rotary position embedding (B, heads, T, D): the first half of D turns with the row, the other with the column."""
     a, b, c, d = x.chunk(4, dim=-1)
     return x * cos + torch.cat([-b, a, -d, c], dim=-1) * sin
 
@@ -54,7 +53,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., out)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
 
 
 class SwiGlu(nn.Module):
@@ -69,7 +68,7 @@ class SwiGlu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""
         gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * value)
+        return self.w3(nn.functional.silu(gate) * value)
 
 
 class Scale(nn.Module):
@@ -139,7 +138,7 @@ class Backbone(nn.Module):
         grid = self.pos_embed[:, 1:].reshape(1, _TRAINED_GRID, _TRAINED_GRID, -1).permute(0, 3, 1, 2)
         # The released models were trained with this offset of a tenth of a patch in the factor.
         factors = ((rows + 0.1) / _TRAINED_GRID, (columns + 0.1) / _TRAINED_GRID)
-        grid = F.interpolate(grid.float(), scale_factor=factors, mode="bicubic", antialias=False)
+        grid = nn.functional.interpolate(grid.float(), scale_factor=factors, mode="bicubic", antialias=False)
         assert grid.shape[-2:] == (rows, columns)
         return torch.cat([self.pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 

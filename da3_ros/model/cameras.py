@@ -1,9 +1,8 @@
-"""Cameras in and out of the network by way of tokens."""
+"""Cameras in and out of the network by way of tokens; ``camera_code`` has what their nine numbers mean."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da3_ros.model.backbone import Block, Mlp
@@ -44,17 +43,3 @@ class CameraEncoder(nn.Module):
     def forward(self, cameras: Tensor) -> Tensor:
         """(S, 9), as ``CameraHead`` gives them -> (S, C)."""
         return self.trunk_norm(self.trunk(self.token_norm(self.pose_branch(cameras))[None]))[0]
-
-
-def pose_matrices(cameras: Tensor) -> Tensor:
-    """``T_world_cam`` (S, 4, 4) of what ``CameraHead`` says; a quaternion of length 0 gives NaN."""
-    x, y, z, w = F.normalize(cameras[:, 3:7], dim=-1, eps=0).unbind(-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], -1),
-        torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], -1),
-        torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], -1),
-    ]
-    T = torch.eye(4, dtype=cameras.dtype, device=cameras.device).repeat(len(cameras), 1, 1)
-    T[:, :3, :3] = torch.stack(rows, dim=1)
-    T[:, :3, 3] = cameras[:, :3]
-    return T

@@ -6,8 +6,8 @@ Parameters keep the released names below ``head``, less the levels of the ray he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da3_ros.model.dtypes import as_of
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, features, h, w) -> the same."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + self.conv2(nn.functional.relu(self.conv1(nn.functional.relu(x))))
 
 
 class Fusion(nn.Module):
@@ -43,7 +43,7 @@ class Fusion(nn.Module):
         """(N, features, h, w) and its finer level of the same size -> (N, features, *size)."""
         if self.resConfUnit1 is not None and finer is not None:
             x = x + self.resConfUnit1(finer)
-        x = F.interpolate(self.resConfUnit2(x), size, mode="bilinear", align_corners=True)
+        x = nn.functional.interpolate(self.resConfUnit2(x), size, mode="bilinear", align_corners=True)
         return self.out_conv(x)
 
 
@@ -114,7 +114,7 @@ class DepthHead(nn.Module):
     def forward(self, levels: Sequence[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
         """Four levels -> depth (N, H, W) in the window's units, confidence (N, H, W), 1 and above."""
         x = self.output_conv1(self.pyramid(levels))
-        x = F.interpolate(x, grid.image, mode="bilinear", align_corners=True)
+        x = nn.functional.interpolate(x, grid.image, mode="bilinear", align_corners=True)
         x = self.output_conv2(as_of(self.output_conv2[0], x + grid.embedding(x)))
         return x[:, 0].exp(), x[:, 1].exp() + 1
 
@@ -128,7 +128,7 @@ class RayHead(nn.Module):
         self.pyramid = Pyramid(features)
         # The released model has no activation between these.
         widths = [features, half, features, half, features, half]
-        self.output_conv1 = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:])))
+        self.output_conv1 = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)))
         self.conv = nn.Conv2d(half, _HIDDEN, 3, padding=1)
         self.norm = nn.LayerNorm(_HIDDEN)
         self.out = nn.Conv2d(_HIDDEN, 7, 1)
@@ -137,7 +137,7 @@ class RayHead(nn.Module):
         """Four levels -> rays (N, h, w, 6), direction then origin, and confidence (N, h, w), 1 and above."""
         x = self.output_conv1(self.pyramid(levels))
         x = self.conv(x + grid.embedding(x)).permute(0, 2, 3, 1)
-        x = self.out(F.relu(self.norm(as_of(self.norm, x))).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.out(nn.functional.relu(self.norm(as_of(self.norm, x))).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x[..., :6], x[..., 6].exp() + 1
 
 
@@ -157,6 +157,6 @@ class MonoHead(nn.Module):
     def forward(self, levels: Sequence[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
         """Four levels -> depth (N, H, W) before scaling by the focal length, sky (N, H, W), 0 and above."""
         x = self.output_conv1(self.pyramid(levels))
-        x = F.interpolate(x, grid.image, mode="bilinear", align_corners=True)
+        x = nn.functional.interpolate(x, grid.image, mode="bilinear", align_corners=True)
         x = as_of(self.output_conv2[0], x)
-        return self.output_conv2(x)[:, 0].exp(), F.relu(self.sky_output_conv2(x)[:, 0])
+        return self.output_conv2(x)[:, 0].exp(), nn.functional.relu(self.sky_output_conv2(x)[:, 0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from da3_ros.model.backbone import Backbone
@@ -61,7 +60,9 @@ class Network(nn.Module):
         features, camera = self.backbone.mix(entered, table)
         back = sorted(range(len(order)), key=order.__getitem__)
         levels = self.neck([feature[back] for feature in features], grid)
-        return WindowOutput(*self.depth(levels, grid), *self.rays(levels, grid), self.camera(camera[back]))
+        depth, depth_confidence = self.depth(levels, grid)
+        rays, ray_confidence = self.rays(levels, grid)
+        return WindowOutput(depth, depth_confidence, rays, ray_confidence, self.camera(camera[back]))
 
 
 class MonoNetwork(nn.Module):

@@ -1,0 +1,140 @@
+"""The nine numbers of a camera, in and out of the network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from da3_ros.geometry import se3
+from da3_ros.model import camera_code
+
+HALF = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # from OpenCV's pixel centres to the official ones
+
+
+def random_codes(count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(0, 2, (count, 7)), rng.uniform(0.3, 2.2, (count, 2))], axis=1)
+
+
+@pytest.fixture(scope="module")
+def official():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("depth_anything_3", reason="the official modules are not installed")
+    from depth_anything_3.model.utils import transform
+
+    return torch, transform
+
+
+def test_decoding_is_the_official_one(official):
+    torch, transform = official
+    codes = random_codes(50)
+    T, K = transform.pose_encoding_to_extri_intri(torch.from_numpy(codes)[None], (378, 504))
+    found = camera_code.decode(codes, 504, 378)
+    assert found.valid.all()
+    assert np.abs(found.T_window_cam[:, :3] - T[0].numpy()).max() < 1e-9
+    assert np.abs(found.K + HALF - K[0].numpy()).max() < 1e-3  # the official K is in single precision
+
+
+def test_encoding_is_the_official_one(official):
+    torch, transform = official
+    rng = np.random.default_rng(1)
+    T = se3.exp(rng.normal(0, 1, (7, 6)))
+    K = np.tile(np.eye(3), (7, 1, 1)) * rng.uniform(200, 600, (7, 1, 1))
+    codes, unit = camera_code.encode(T, K, 504, 378)
+    # As the official interface prepares poses: relative to the first, by the median distance.
+    w2c = torch.linalg.inv(torch.from_numpy(T))
+    relative = w2c @ torch.linalg.inv(w2c[:1])
+    c2w = torch.linalg.inv(relative)
+    median = c2w[:, :3, 3].norm(dim=-1).median().clamp(min=0.1)
+    c2w[:, :3, 3] /= median
+    wanted = transform.extri_intri_to_pose_encoding(c2w[None], torch.from_numpy(K)[None], (378, 504))[0].numpy()
+    assert unit == pytest.approx(float(median))
+    assert np.abs(codes - wanted).max() < 1e-5
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 12), st.integers(0, 1000))
+def test_there_and_back(count, seed):
+    rng = np.random.default_rng(seed)
+    T = se3.exp(rng.normal(0, 1, (count, 6)))
+    K = np.zeros((count, 3, 3))
+    K[:, 0, 0], K[:, 1, 1] = rng.uniform(100, 900, (2, count))
+    K[:, :, 2] = (251.5, 188.5, 1)
+    codes, unit = camera_code.encode(T, K, 504, 378)
+    found = camera_code.decode(codes, 504, 378)
+    relative = se3.inverse(T[:1]) @ T
+    relative[:, :3, 3] /= unit
+    assert found.valid.all()
+    assert np.abs(found.T_window_cam - relative).max() < 1e-9
+    assert np.abs(found.K - K).max() < 1e-6
+    pinholes = found.pinholes()
+    assert [p.size for p in pinholes] == [(504, 378)] * count
+    assert np.abs(pinholes[0].matrix - K[0]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(7, 0.0), (8, 0.0), (8, -1.0), (7, np.pi), (8, 3.5), (7, np.nan), (0, np.inf), (3, np.nan), (slice(3, 7), 0.0)],
+)
+def test_a_camera_that_says_nothing_is_told(column, value):
+    """Dead fields of view, quaternions of no length, what is not finite: only that view is lost."""
+    codes = random_codes(3)
+    good = camera_code.decode(codes, 504, 378)
+    codes[1, column] = value
+    found = camera_code.decode(codes, 504, 378)
+    assert found.valid.tolist() == [True, False, True]
+    assert np.isnan(found.K[1]).all()
+    assert np.isnan(found.T_window_cam[1]).all()
+    assert np.array_equal(found.K[[0, 2]], good.K[[0, 2]])
+    assert [p is None for p in found.pinholes()] == [False, True, False]
+
+
+def test_no_camera_at_all():
+    assert camera_code.decode(np.zeros((0, 9)), 504, 378).valid.shape == (0,)
+    assert not camera_code.decode(np.full((4, 9), np.nan), 504, 378).valid.any()
+
+
+def test_single_precision_in_double_precision_out():
+    found = camera_code.decode(random_codes(4).astype(np.float32), 504, 378)
+    assert found.T_window_cam.dtype == found.K.dtype == np.float64
+    assert all(se3.is_rigid(T, 1e-9) for T in found.T_window_cam)
+
+
+def poses(*centres: tuple[float, float, float]) -> np.ndarray:
+    return se3.make(np.eye(3), np.array(centres, float))
+
+
+@pytest.mark.parametrize(
+    ("T", "unit"),
+    [
+        (poses((5, 5, 5)), 0.1),  # one view: nothing to measure
+        (poses((0, 0, 0), (0, 0, 3)), 3.0),  # two views: their distance
+        (poses((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3), (0, 0, 4)), 2.0),  # along a line
+        (poses((1, 1, 1), (1, 1, 1), (1, 1, 1)), 0.1),  # standing still
+        (poses((0, 0, 0), (0, 0, 0.01), (0, 0.02, 0)), 0.1),  # almost
+    ],
+)
+def test_unit_of_known_poses(T, unit):
+    codes, found = camera_code.encode(T, np.tile(np.diag([400.0, 400.0, 1.0]), (len(T), 1, 1)), 504, 378)
+    assert found == pytest.approx(unit)
+    assert np.isfinite(codes).all()
+    assert np.abs(codes[0, :7] - [0, 0, 0, 0, 0, 0, 1]).max() < 1e-12, "the first view is the origin"
+
+
+def test_scale_between_given_and_predicted_poses():
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 8):
+        T = se3.exp(rng.normal(0, 1, (count, 6)))
+        predicted = se3.inverse(T[:1]) @ T  # another frame
+        predicted[:, :3, 3] *= 0.25
+        assert camera_code.scale_between(T, predicted) == pytest.approx(4)
+        predicted[1:2] = np.nan
+        assert (camera_code.scale_between(T, predicted) is None) == (count == 2)
+    line = poses((0, 0, 0), (0, 0, 1), (0, 0, 2))
+    assert camera_code.scale_between(3 * line - 2 * poses((0, 0, 0)), line) == pytest.approx(3)
+    still = poses((0, 0, 0), (0, 0, 0))
+    assert camera_code.scale_between(line[:2], still) is None
+    assert camera_code.scale_between(still, line[:2]) is None
+    assert camera_code.scale_between(line[:1], line[:1]) is None
