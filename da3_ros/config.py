@@ -278,6 +278,15 @@ def dump(config: Config, *, ros: bool = False, comments: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown(config: Config) -> str:
+    """Write the tree as a table of keys, values and descriptions."""
+    rows = (
+        f"| `{leaf.key}` | `{_yaml_scalar(leaf.default)}` | {describe(leaf).replace('|', '/')} |"
+        for leaf in leaves(config)
+    )
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
 def save(config: Config, path: Path) -> None:
     """Write the resolved configuration."""
     write_atomic(path, dump(config, comments=True))
@@ -343,4 +352,3 @@ def _replace(node: Any, values: Mapping[str, Any]) -> Any:
         if inner:
             own[f.name] = _replace(getattr(node, f.name), inner)
     return dataclasses.replace(node, **own)
-

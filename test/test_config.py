@@ -21,6 +21,12 @@ def test_the_shipped_files_hold_the_defaults():
     assert files[0].read_text() == config.dump(Config(), ros=True, comments=True)
 
 
+def test_the_table_of_parameters_in_the_readme_holds_the_defaults():
+    assert config.markdown(Config()) in (REPOSITORY / "README.md").read_text(), (
+        "paste what 'da3 config --markdown' prints"
+    )
+
+
 @pytest.mark.parametrize("ros", [True, False])
 def test_what_is_dumped_can_be_loaded(tmp_path, ros):
     changed = config.updated(Config(), {"window.size": 9, "simulated.break_windows": [3, 4], "node.base_frame": "base"})

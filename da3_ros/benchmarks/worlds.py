@@ -75,10 +75,8 @@ def measure(seed: int) -> Row:
     ours, free = _run(source, config), _run(source, config, "free_sim3")
     breaks = list(range(10, ours.counts["windows"], BREAK_EVERY))
     broken = _run(source, configuration.updated(config, {"simulated.break_windows": breaks}))
-    believed = {w.number for w in broken.windows if w.outcome != "refused"}
     refused = {w.number for w in broken.windows if w.outcome == "refused"}
     hit = [number for number in breaks if number <= broken.counts["windows"]]
-    assert not believed & refused
     return Row(
         seed,
         _metrics(ours, final=True),

@@ -177,8 +177,8 @@ def _map(record: Record) -> str:
     if pictures is None:
         return _card("Map", '<p class="empty">The map is empty.</p>')
     caption = (
-        f"{len(record.map_points):,} points in the map frame with the final camera path (blue; green start, orange end; white "
-        "ticks look where the camera looks). Surfaces that face away are left out, to see inside."
+        f"{len(record.map_points):,} points in the map frame with the final camera path (blue; green start, orange "
+        "end; white ticks look where the camera looks). Surfaces that face away are left out, to see inside."
     )
     content = '<div class="pair">' + "".join(
         f'<figure><img src="{jpeg_uri(image)}" alt="{title}"><figcaption><b>{title}</b></figcaption></figure>'

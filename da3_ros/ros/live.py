@@ -27,10 +27,10 @@ import da3_ros
 from da3_ros import config as configs
 from da3_ros.config import Config
 from da3_ros.errors import Da3Error, OutputError, SourceError
-from da3_ros.files import reason
 from da3_ros.evaluation.record import Record, Sample
 from da3_ros.evaluation.report import write_report
 from da3_ros.evaluation.summary import Summary, summarise, write_json
+from da3_ros.files import reason
 from da3_ros.mapping import ply
 from da3_ros.ros.counters import DROP_CAUSES
 from da3_ros.ros.fastdds import use_profile

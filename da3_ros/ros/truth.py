@@ -69,11 +69,10 @@ class TruthPairing:
             return "no truth/pose has arrived"
         return "the stamps or the size of truth/depth and truth/pose do not equal those of the images"
 
-    def clear(self) -> int:
-        """Forget everything; returns the number of frames that waited."""
+    def forget_frames(self) -> int:
+        """Let go of the frames that wait, not of truth, which may be that of the next frame; returns how many."""
         count = len(self._waiting)
-        for store in (self._depths, self._poses, self._waiting):
-            store.clear()
+        self._waiting.clear()
         return count
 
     def __len__(self) -> int:

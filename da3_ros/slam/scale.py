@@ -90,6 +90,8 @@ class ScaleChain:
         information = np.array(self._information)
         if count == 0 or information.sum() == 0:
             return np.zeros(count)
+        if count == 1:  # LAPACK's tridiagonal solver wants two
+            return np.array(self._weighted) / information
         link = 1.0 / np.array(self._steps[1:]) ** 2
         diagonal = information.copy()
         diagonal[1:] += link

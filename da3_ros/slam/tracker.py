@@ -133,7 +133,7 @@ class Tracker:
         alive = self._alive
         old = np.ascontiguousarray(self._pixels[alive]).reshape(-1, 1, 2)
         expected = self._camera.project(se3.transform(se3.inverse(guess), self._points[alive]))
-        outside: np.ndarray = ~np.isfinite(expected).all(axis=1)
+        outside = ~np.isfinite(expected.sum(axis=1))
         start = np.where(outside[:, None], old[:, 0], expected).astype(np.float32).reshape(-1, 1, 2)
         new, found, _ = cv2.calcOpticalFlowPyrLK(
             self._previous, gray, old, start.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK

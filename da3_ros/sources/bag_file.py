@@ -51,6 +51,8 @@ class BagFile:
         self.start_ns = 0  # recording time of the first message
         self.end_ns = 0  # and of the last
         self._parts: list[_Whole | _Cut] = []
+        if not path.exists():
+            raise SourceError(f"{path} does not exist; give the folder of a rosbag2, or its .mcap or .db3 file")
         try:
             whole = _Whole(path)
         except damage_errors() as error:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
 
-from da3_ros.errors import OutputError, SourceError
+from da3_ros.errors import SourceError
 from da3_ros.files import reason, write_atomic
 from da3_ros.geometry import se3
 from da3_ros.types import Trajectory
