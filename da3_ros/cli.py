@@ -46,10 +46,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after one sentence on what to change, 130 when interrupted."""
     top = parser()
-    arguments = top.parse_args(argv)
+    arguments = top.parse_args(_attached(sys.argv[1:] if argv is None else argv))
     if arguments.command is None:
         top.print_help(sys.stderr)
         return 2
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong with a video is said by us
     try:
         return int(arguments.run(arguments))
     except Da3Error as error:
@@ -62,6 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _attached(argv: Sequence[str]) -> list[str]:
+    """``--frames -50:`` as ``--frames=-50:``, which argparse does not take for another option."""
+    out: list[str] = []
+    for word in argv:
+        if out and out[-1] == "--frames" and word.startswith("-") and word[1:2].isdigit():
+            out[-1] += f"={word}"
+        else:
+            out.append(word)
+    return out
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -55,7 +56,9 @@ def walk() -> tuple[Any, ...]:
     """Sixty frames of a walk through a room, with ground truth, 160x120 at 15 Hz."""
     from da3_ros.sources import open_source
 
-    return tuple(open_source(WALK))
+    frames = tuple(open_source(WALK))
+    gc.freeze()  # what the libraries brought is not looked at again each time that a bench collects its garbage
+    return frames
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -96,19 +97,23 @@ class Bench:
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.ears)
         self._thread = threading.Thread(target=_spin, args=(self._executor,), daemon=True)
-        self._nodes: list[RunningNode] = []
+        self.nodes: list[RunningNode] = []
         self.status = self.listen(SlamStatus, f"{NAME}/status", LATCHED)
         self.odometry = self.listen(Odometry, "odom")
         self.log = self.listen(Log, "/rosout", LATCHED)
         self._thread.start()
 
     def close(self) -> None:
-        for node in self._nodes:
+        for node in self.nodes:
             node.close()
         self._executor.shutdown()
         self._thread.join(PATIENCE_S)
         self.ears.destroy_node()
         self.context.try_shutdown()
+        # A lifecycle node keeps its part of the middleware until it is collected, and with it the place that its
+        # log goes to: the next test of this process would log there.
+        self.nodes = []
+        gc.collect()
 
     # ------------------------------------------------------------ the node
 
@@ -116,7 +121,7 @@ class Bench:
         """Start a node in this process; ``window__size=4`` sets ``window.size``."""
         values = {**DEFAULTS, **{name.replace("__", "."): value for name, value in parameters.items()}}
         node = RunningNode(self.domain, self.namespace, values)
-        self._nodes.append(node)
+        self.nodes.append(node)
         return node
 
     # ------------------------------------------------------------ ears
@@ -199,6 +204,7 @@ class RunningNode:
         self.node.stop()
         self.node.destroy_node()
         self._context.try_shutdown()
+        del self.node, self._executor
 
 
 class Camera:
@@ -231,8 +237,18 @@ class Camera:
         return [publisher for publisher in (self.image, self.info, self.depth, self.pose) if publisher is not None]
 
     def wait(self) -> None:
-        """Until the node listens to everything."""
-        self._bench.until(lambda: all(p.get_subscription_count() for p in self.publishers), "a node that listens")
+        """Until the node listens to everything: both sides have found each other, so that nothing is lost."""
+
+        def matched() -> bool:
+            for publisher in self.publishers:
+                seen = [
+                    running.node.get_publishers_info_by_topic(publisher.topic_name) for running in self._bench.nodes
+                ]
+                if not publisher.get_subscription_count() or not all(seen):
+                    return False
+            return True
+
+        self._bench.until(matched, "a node that listens")
 
     def withdraw(self) -> None:
         """Stop publishing, as a driver that is shut down."""

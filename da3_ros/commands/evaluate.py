@@ -53,10 +53,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     eval_parser.add_argument(
         "--live", action="store_true", help="play SOURCE, a bag, through the live ROS 2 node instead"
     )
-    eval_parser.add_argument("--rate", type=float, default=1.0, metavar="R", help="with --live: playback speed")
+    eval_parser.add_argument("--rate", type=float, metavar="R", help="with --live: playback speed (default 1)")
     for parser in (run_parser, eval_parser):
         options.add_config(parser)
-    run_parser.set_defaults(run=run, html=False, method="ours", live=False)
+    run_parser.set_defaults(run=run, html=False, method="ours", live=False, rate=None)
     eval_parser.set_defaults(run=run, html=True)
 
 
@@ -69,20 +69,35 @@ def run(arguments: argparse.Namespace) -> int:
         options.require(arguments.method == "ours", "--live runs the node, which has one method; leave --method out")
         options.require(arguments.record is None, "--record works offline; leave --live out")
         options.require(arguments.frames is None, "--live plays the whole bag; leave --frames out")
-        return evaluate_bag(Path(arguments.source), config, arguments.out, arguments.rate)
+        rate = 1.0 if arguments.rate is None else arguments.rate
+        return evaluate_bag(Path(arguments.source), config, arguments.out, rate)
+    options.require(arguments.rate is None, "--rate is the speed at which --live plays; add --live or leave it out")
     return _offline(arguments, config)
 
 
 def _offline(arguments: argparse.Namespace, config: Config) -> int:
-    from da3_ros.commands.results import write_results
-    from da3_ros.commands.stopping import StoppableSource, WatchedPredictor
+    from da3_ros.commands.stopping import StoppableSource
     from da3_ros.predictors import open_predictor
-    from da3_ros.predictors.recorded import RecordingPredictor
 
     source = StoppableSource(options.opened_source(arguments))
     predictor = open_predictor(config)
     _require_truth(source, predictor)
     out = options.output_folder(arguments.out, source.name)
+    try:
+        return _run_and_save(source, predictor, config, out, arguments)
+    finally:
+        if arguments.out is None:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # our own new folder, where it stayed empty
+
+
+def _run_and_save(
+    source: StoppableSource, predictor: Predictor, config: Config, out: Path, arguments: argparse.Namespace
+) -> int:
+    from da3_ros.commands.results import write_results
+    from da3_ros.commands.stopping import WatchedPredictor
+    from da3_ros.predictors.recorded import RecordingPredictor
+
     recorder = RecordingPredictor(predictor, arguments.record) if arguments.record else None
     watched = WatchedPredictor(recorder or predictor, source)
     try:
@@ -90,15 +105,13 @@ def _offline(arguments: argparse.Namespace, config: Config) -> int:
         failure = failure or watched.not_recorded
         if interrupted:
             record.notes.append(f"interrupted after {len(record.trajectory)} of {len(source)} frames")
+            record.notes += [f"the predictions until then are in {recorder.partial}"] if recorder else []
         elif recorder:
             recorder.complete()
         _require_usable(record, failure or watched.refusal, interrupted=interrupted)
         write_results(out, record, config, html=arguments.html)
     finally:
         watched.close()
-        if arguments.out is None:
-            with contextlib.suppress(OSError):
-                out.rmdir()  # our own new folder, where it stayed empty
     if failure is not None:
         raise failure  # everything up to there is saved; now say what happened
     return _INTERRUPTED if interrupted else 0

@@ -21,7 +21,7 @@ SOURCES = (
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Declare SOURCE and --frames."""
     parser.add_argument("source", metavar="SOURCE", help=SOURCES)
-    parser.add_argument("--frames", metavar="A:B", help="frames A up to B only, such as 0:100, 50: or --frames=-50:")
+    parser.add_argument("--frames", metavar="A:B", help="frames A up to B only, such as 0:100, 50: or -50:")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -20,14 +20,16 @@ class Progress:
         self._shown = self._started
         self._decile = -1
         self._open = False
+        self._done = False
 
     def __call__(self, done: int, total: int, remark: str = "") -> None:
         """Report ``done`` of ``total`` units."""
         now = time.monotonic()
         decile = 10 * done // max(total, 1)
         due = now - self._shown >= (_REDRAW_S if self._live else _LOG_S) and (self._live or decile != self._decile)
-        if not due and done < total:
+        if not due and (done < total or self._done):
             return
+        self._done = done >= total
         self._shown, self._decile = now, decile
         elapsed = now - self._started
         left = elapsed / done * (total - done) if done else 0.0

@@ -29,7 +29,11 @@ def write_results(out: Path, record: Record, config: Config, *, html: bool) -> N
         # Written beside their places and then moved there together, so that results of two runs do not mix.
         with tempfile.TemporaryDirectory(prefix=".results-", dir=out) as folder:
             _write(Path(folder), record, config, summary)
-            for path in sorted(Path(folder).iterdir()):
+            written = sorted(Path(folder).iterdir())
+            for name in [*(path.name for path in written), "report.html"]:
+                if (out / name).is_dir():
+                    raise IsADirectoryError(f"{name} is a folder there")
+            for path in written:
                 path.replace(out / path.name)
         page = out / "report.html"
         page.unlink(missing_ok=True)  # of an earlier run: it would contradict the figures beside it

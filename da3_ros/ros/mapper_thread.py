@@ -50,8 +50,8 @@ class MapOutputs(Protocol):
         """Publish camera poses in map axes."""
         ...
 
-    def begin_session(self, session: int) -> None:
-        """Withdraw the map, graph and path of the session before."""
+    def withdraw(self, session: int) -> None:
+        """Withdraw the map, graph and path of the session before this one."""
         ...
 
 
@@ -153,7 +153,7 @@ class MapperThread(threading.Thread):
     def _reset(self, session: int) -> None:
         self._session, self._map, self._revision, self.points = session, Map(self._config.map), 0, 0
         self._graph, self._anchors, self._changed = GraphLog(session), {}, False
-        self._outputs.begin_session(session)
+        self._outputs.withdraw(session)
 
     def _publish(self) -> None:
         listeners = self._outputs.map_listeners()

@@ -55,7 +55,6 @@ class Outputs:
         self._updates = self._publisher(MapUpdate, "map/updates", _UPDATES_KEPT, latched=True)
         self._graph = self._publisher(PoseGraph, "pose_graph", 1, latched=True)
         self._tf = self._publisher(TFMessage, "/tf", 100)
-        self._session = 0
         self._chain = OdometryChain()
         self._latched: set[Publisher[Any]] = set()  # topics on which a message of this session is kept
         self._path_pace = Pace(config.node.path_rate_hz)
@@ -71,11 +70,13 @@ class Outputs:
 
     # ------------------------------------------------------------ tracker thread
 
+    def begin_session(self) -> None:
+        """Odometry starts anew."""
+        self._chain, self.path_length, self._last_centre = OdometryChain(), 0.0, None
+
     def estimate(self, arrival: Arrival, estimate: Estimate, status: Status) -> None:
         """Publish odometry, odom TF and pose of one frame."""
         body = arrival.body
-        if arrival.session != self._session:
-            self._start_session(arrival.session)
         state = self._chain.advance(body, estimate)
         self._measure(state)
         self._metric = estimate.metric
@@ -149,7 +150,7 @@ class Outputs:
         self._path.publish(Path(header=head, poses=poses))
         self._latched.add(self._path)
 
-    def begin_session(self, session: int) -> None:
+    def withdraw(self, session: int) -> None:
         """Replace what is kept for late subscribers by something empty: it is not of this session."""
         head = messages.header(messages.now_ns(self._node), self._config.map_frame)
         nothing = np.zeros((0, 3))
@@ -230,10 +231,6 @@ class Outputs:
             self._node.destroy_publisher(publisher)
 
     # ------------------------------------------------------------
-
-    def _start_session(self, session: int) -> None:
-        self._session, self._chain, self.path_length = session, OdometryChain(), 0.0
-        self._last_centre = None
 
     def _measure(self, state: BodyState) -> None:
         centre = state.T_odom_body[:3, 3]

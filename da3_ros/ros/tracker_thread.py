@@ -40,6 +40,10 @@ class Arrival:
 class TrackOutputs(Protocol):
     """What the tracker publishes; called on its thread."""
 
+    def begin_session(self) -> None:
+        """Odometry starts anew."""
+        ...
+
     def estimate(self, arrival: Arrival, estimate: Estimate, status: Status) -> None:
         """Publish odometry, TF and pose of one frame."""
         ...
@@ -223,6 +227,7 @@ class TrackerThread(threading.Thread):
         self._session, self._slam, self._body = session, Slam(self._config), None
         self._revision = 0
         self.status = self._slam.status()
+        self._outputs.begin_session()
         self._mapper.reset(session)
 
     def _trajectory(self, *, causal: bool) -> Trajectory:
