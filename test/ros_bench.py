@@ -198,6 +198,16 @@ class RunningNode:
         self._thread = threading.Thread(target=_spin, args=(self._executor,), daemon=True)
         self._thread.start()
 
+    @property
+    def accepted(self) -> int:
+        """Frames that have a pose."""
+        return self.node._counters.accepted
+
+    @property
+    def map_points(self) -> int:
+        mapper = self.node._mapper
+        return mapper.points if mapper is not None else 0
+
     def close(self) -> None:
         self._executor.shutdown()
         self._thread.join(PATIENCE_S)
@@ -241,9 +251,8 @@ class Camera:
 
         def matched() -> bool:
             for publisher in self.publishers:
-                seen = [
-                    running.node.get_publishers_info_by_topic(publisher.topic_name) for running in self._bench.nodes
-                ]
+                topic = publisher.topic_name
+                seen = [running.node.get_publishers_info_by_topic(topic) for running in self._bench.nodes]
                 if not publisher.get_subscription_count() or not all(seen):
                     return False
             return True
