@@ -228,6 +228,7 @@ class Camera:
         frame_id: str = FRAME,
         compressed: bool = False,
         topic: str = "",
+        prefix: str = "",
         calibrated: bool = True,
         K: np.ndarray | None = None,
         info_size: tuple[int, int] | None = None,
@@ -237,10 +238,10 @@ class Camera:
         self.K, self._info_size = K, info_size  # in camera_info, where they differ from the frames' own
         make = bench.ears.create_publisher
         kind, usual = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        self.image = make(kind, topic or usual, qos)
-        self.info = make(CameraInfo, "camera_info", qos) if calibrated else None
-        self.depth = make(Image, "truth/depth", qos) if truth else None
-        self.pose = make(PoseStamped, "truth/pose", qos) if truth else None
+        self.image = make(kind, topic or prefix + usual, qos)
+        self.info = make(CameraInfo, f"{prefix}camera_info", qos) if calibrated else None
+        self.depth = make(Image, f"{prefix}truth/depth", qos) if truth else None
+        self.pose = make(PoseStamped, f"{prefix}truth/pose", qos) if truth else None
 
     @property
     def publishers(self) -> list[Any]:

@@ -172,8 +172,8 @@ def test_nothing_is_saved_before_the_first_frame(bench, tmp_path):
 
 
 def test_services_answer_while_a_prediction_takes_its_time(bench, walk, tmp_path):
-    """A window takes ten seconds; nobody waits for it."""
-    bench.start(node__output_dir=str(tmp_path), simulated__delay_s=10.0)
+    """A window takes seconds; nobody waits for it."""
+    bench.start(node__output_dir=str(tmp_path), simulated__delay_s=3.0)
     camera = Camera(bench)
     camera.wait()
     camera.show(walk[:5])
