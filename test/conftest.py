@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,25 @@ def walk() -> tuple[Any, ...]:
     frames = tuple(open_source(WALK))
     gc.freeze()  # what the libraries brought is not looked at again each time that a bench collects its garbage
     return frames
+
+
+@pytest.fixture(scope="session")
+def walk_bag(walk, tmp_path_factory) -> Path:
+    """The first thirty frames of the walk as a bag with ground truth."""
+    from da3_ros.sources.bag_writer import write_bag
+
+    class Walk:
+        name = "walk"
+
+        def __iter__(self):
+            return iter(walk[:30])
+
+        def __len__(self):
+            return 30
+
+    path = tmp_path_factory.mktemp("bags") / "walk"
+    write_bag(Walk(), path)
+    return path
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from da3_ros.errors import ConfigError
 from da3_ros.ros import messages
 from da3_ros.ros.slam_node import NAME, SlamNode
 from da3_ros.types import Frame
@@ -98,6 +99,7 @@ class Bench:
         self._executor.add_node(self.ears)
         self._thread = threading.Thread(target=_spin, args=(self._executor,), daemon=True)
         self.nodes: list[RunningNode] = []
+        self._topics: list[str] = []
         self.status = self.listen(SlamStatus, f"{NAME}/status", LATCHED)
         self.odometry = self.listen(Odometry, "odom")
         self.log = self.listen(Log, "/rosout", LATCHED)
@@ -128,8 +130,18 @@ class Bench:
 
     def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> Heard:
         heard = Heard(self._news)
+        if topic != "/rosout":  # only the first of several nodes of a name in a process has a publisher for it
+            self._topics.append(self.ears.resolve_topic_name(topic))
         self.ears.create_subscription(kind, topic, heard.hear, qos)
         return heard
+
+    def hears(self) -> bool:
+        """Whether the nodes of this process and the ears know of each other's ends of every topic."""
+        return all(
+            self.ears.count_publishers(topic) and running.node.count_subscribers(topic)
+            for running in self.nodes
+            for topic in self._topics
+        )
 
     def until(self, condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
         """Wait for something to become true; returns it."""
@@ -188,10 +200,16 @@ class RunningNode:
     def __init__(self, domain: int, namespace: str, values: dict[str, Any]) -> None:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        overrides = [Parameter(name, value=value) for name, value in values.items()]
-        self.node = SlamNode(
-            context=self._context, namespace=namespace, parameter_overrides=overrides, use_global_arguments=False
-        )
+        options = {
+            "namespace": namespace,
+            "parameter_overrides": [Parameter(name, value=value) for name, value in values.items()],
+            "use_global_arguments": False,
+        }
+        try:
+            self.node = SlamNode(context=self._context, **options)
+        except ConfigError:
+            self._context.try_shutdown()
+            raise
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.started = self.node.start()
@@ -248,17 +266,17 @@ class Camera:
         return [publisher for publisher in (self.image, self.info, self.depth, self.pose) if publisher is not None]
 
     def wait(self) -> None:
-        """Until the node listens to everything: both sides have found each other, so that nothing is lost."""
+        """Until the node and this bench have found each other in both directions, so that nothing is lost."""
 
         def matched() -> bool:
-            for publisher in self.publishers:
-                topic = publisher.topic_name
-                seen = [running.node.get_publishers_info_by_topic(topic) for running in self._bench.nodes]
-                if not publisher.get_subscription_count() or not all(seen):
-                    return False
-            return True
+            return all(publisher.get_subscription_count() for publisher in self.publishers) and all(
+                running.node.get_publishers_info_by_topic(publisher.topic_name)
+                for running in self._bench.nodes
+                for publisher in self.publishers
+            )
 
         self._bench.until(matched, "a node that listens")
+        self._bench.until(self._bench.hears, "a node that is heard")
 
     def withdraw(self) -> None:
         """Stop publishing, as a driver that is shut down."""

@@ -278,7 +278,8 @@ def test_a_calibration_that_changes_does_not_change_the_session(bench, walk):
     camera.K = walk[0].camera.matrix * np.array([[1.1], [1.1], [1]])
     camera.show(walk[3:5])
     bench.until(lambda: bench.logged("camera_info changed"), "the log")
-    assert dropped(bench.status[-1]) == {}
+    status = bench.until_status(lambda s: s.frames_accepted == 5, "all five")
+    assert dropped(status) == {}
 
 
 # ------------------------------------------------------------ time
@@ -495,8 +496,9 @@ def test_a_publisher_that_sends_nothing(bench):
 def test_an_incompatible_reliability_names_who_has_to_change(bench):
     bench.ears.create_publisher(Image, "image", BEST_EFFORT)
     bench.start(node__image_qos="reliable")
-    status = bench.until_status(lambda s: "incompatible" in s.reason, "a reason")
-    assert "/ears publishes best effort and node.image_qos asks for reliable; set it to auto" in status.reason
+    part = "/ears publishes best effort and node.image_qos asks for reliable; set it to auto"
+    status = bench.until_status(lambda s: part in s.reason, "a reason that names the publisher")
+    assert "incompatible QoS on /image" in status.reason
 
 
 def test_a_transport_that_was_ruled_out(bench):

@@ -110,8 +110,8 @@ def test_bad_parameters_are_refused_all_at_once(bench):
     for part in (
         "window.size must lie in [1, 64]",
         "did you mean 'window.size'",
-        "map.voxel must be",
-        "node.image_qos must be",
+        "map.voxel must be of type float",
+        "node.image_qos must be one of auto, reliable, best_effort",
     ):
         assert any(part in line for line in lines)
 
@@ -177,10 +177,7 @@ def test_names_and_topics_can_be_remapped(bench, walk, launch):
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
-        (
-            ("-p", "window.size:=99", "-p", "windw.size:=3"),
-            ("window.size must lie in [1, 64], not 99", "unknown config key"),
-        ),
+        (("-p", "window.size:=99", "-p", "windw.size:=3"), ("window.size must lie in [1, 64]", "unknown config key")),
         (("--params-file", "/nowhere.yaml"), ("the ROS arguments cannot be used", "/nowhere.yaml")),
         (("-p", "predictor:=recorded:/nowhere"), ("no recording at /nowhere",)),
     ],
@@ -210,11 +207,11 @@ def test_a_dead_worker_ends_the_process_with_one_line(bench, walk, launch):
     process = launch(*arguments(DEFAULTS), code=code)
     camera = Camera(bench)
     camera.wait()
-    number = count()
-    bench.until(
-        lambda: (camera.send(walk[min(next(number), 50)]), process.process.poll() is not None)[1],
-        "the end of the process",
-    )
+    for frame in walk:  # the first may go before the node has seen the camera
+        if process.process.poll() is not None:
+            break
+        camera.send(frame)
+        bench.pause(0.1)
     assert process.wait() == 1
     lines = [line for line in process.output.splitlines() if "da3 tracker died" in line]
     assert len(lines) == 1

@@ -196,6 +196,20 @@ def test_other_views_or_other_depths_are_other_windows(tmp_path):
     assert replay.predict(w).depth[0, 0, 0] == 1  # and goes on
 
 
+def test_other_images_at_the_same_time_are_another_source(tmp_path, walk):
+    w = window(10)
+    save(tmp_path / "a.da3", (w, answer(w)))
+    replay = RecordedPredictor(tmp_path / "a.da3")
+
+    def showing(image: np.ndarray) -> Window:
+        return dataclasses.replace(w, frames=(dataclasses.replace(w.frames[0], image=image),))
+
+    nearly = np.full((4, 6, 3), 3, np.uint8)  # as another JPEG decoder would have it
+    assert replay.predict(showing(nearly)).depth[0, 0, 0] == 1
+    with pytest.raises(NotRecordedError, match="another image at 10 ns: it was made with another source"):
+        replay.predict(showing(walk.frames[0].image))
+
+
 # ---------------------------------------------------------------- files that are none
 
 

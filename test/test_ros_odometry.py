@@ -137,7 +137,7 @@ def test_compounding_agrees_with_a_simulation():
     for _ in range(count):
         chain.step(step, sigma_r, sigma_t)
     ends = []
-    for _ in range(3000):
+    for _ in range(1000):
         T = np.eye(4)
         for noise in rng.normal(0, [sigma_r] * 3 + [sigma_t] * 3, (count, 6)):
             T = T @ step @ se3.exp(noise)
@@ -145,7 +145,7 @@ def test_compounding_agrees_with_a_simulation():
         ends.append([*(T[:3, 3] - exact[:3, 3]), *se3.log(error)[:3]])
     sampled = np.std(ends, axis=0)
     predicted = np.sqrt(np.diag(chain.pose(exact, np.eye(4))))
-    np.testing.assert_allclose(predicted, sampled, rtol=0.1)
+    np.testing.assert_allclose(predicted, sampled, rtol=0.15)
 
 
 def test_weak_frames_are_less_certain_and_lost_ones_are_not_at_all():

@@ -39,7 +39,7 @@ STOPPED = {"streaming": False, "image_age_s": 12.0}
         (STOPPED, "/image has a publisher but its last image came 12 s ago"),
         (
             {**STOPPED, "drop": "old"},
-            "/image has a publisher but its last image came 12 s ago; it was dropped: too old",
+            "/image has a publisher but its last image came 12 s ago; it was dropped: old",
         ),
         ({"drop": "images are 3 s older than the clock"}, "images are 3 s older than the clock"),
         ({"lost": True}, "tracking is lost; move back to where the camera has been or call ~/reset"),

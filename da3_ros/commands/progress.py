@@ -32,8 +32,8 @@ class Progress:
         self._done = done >= total
         self._shown, self._decile = now, decile
         elapsed = now - self._started
-        left = elapsed / done * (total - done) if done else 0.0
-        text = f"{self._label} {done}/{total}  {elapsed:.0f} s, {left:.0f} s left  {remark}".rstrip()
+        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
+        text = f"{self._label} {done}/{total}  {elapsed:.0f} s{left}  {remark}".rstrip()
         sys.stderr.write(f"\r\x1b[2K{text}" if self._live else f"{text}\n")
         sys.stderr.flush()
         self._open = self._live

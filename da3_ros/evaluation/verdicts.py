@@ -28,7 +28,7 @@ def tiles(summary: Summary) -> list[Tile]:
         value, unit = _length(summary[key])
         remark = "final"
         if causal[key] is not None:
-            remark = f"final; causal {_length(causal[key], unit)[0]} {unit}"
+            remark = f"causal: {_length(causal[key], unit)[0]} {unit}"
         out.append(Tile(name, value, unit, remark))
     if summary["scale"] is not None:
         drift = summary["scale_drift"]

@@ -221,6 +221,7 @@ def _play(
         rate=rate,
         clock=True,
         wait_s=START_S,
+        wait_for_all=True,
         remap=remap,
         progress=progress,
         context=context,

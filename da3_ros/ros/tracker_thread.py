@@ -139,17 +139,21 @@ class TrackerThread(threading.Thread):
     def run(self) -> None:
         """The thread."""
         self._predictor.start()
-        while not self._stopping:
-            item = self._inbox.take(_PATH_CHECK_S)
-            if isinstance(item, Arrival):
-                self._on_frame(item)
-            elif isinstance(item, Finished):
-                self._on_prediction(item)
-            elif item is not None:
-                item()
-            self._request()
-            self._publish_path()
-        self._predictor.stop()
+        try:
+            while not self._stopping:
+                self._work(self._inbox.take(_PATH_CHECK_S))
+        finally:  # a bug here must not leave the predictor waiting for work
+            self._predictor.stop()
+
+    def _work(self, item: Callable[[], None] | Arrival | Finished | None) -> None:
+        if isinstance(item, Arrival):
+            self._on_frame(item)
+        elif isinstance(item, Finished):
+            self._on_prediction(item)
+        elif item is not None:
+            item()
+        self._request()
+        self._publish_path()
 
     def _on_frame(self, arrival: Arrival) -> None:
         if arrival.session < self._session:
