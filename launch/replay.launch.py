@@ -1,6 +1,9 @@
 """Evaluate the live node on a bag: play it, compare what the node publishes with the ground truth, write a report.
 
-ros2 launch da3_ros replay.launch.py bag:=my_bag out:=results rviz:=true
+    ros2 launch da3_ros replay.launch.py bag:=my_bag out:=results rviz:=true
+    ros2 launch da3_ros replay.launch.py -s      (all arguments)
+
+Ends with the evaluation. Where that failed the exit code of the launch is 1, and the last line says with which code.
 """
 
 from __future__ import annotations
@@ -16,24 +19,23 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage
 
-from da3_ros.ros.fastdds import use_profile
+from da3_ros.ros.fastdds import profile_variables
 
-# name, default (None: must be given), description, choices
+CONFIG = Path(get_package_share_directory("da3_ros")) / "config"
+
+# name, default, description, choices
 ARGUMENTS = (
-    ("bag", None, "rosbag2 with images and, for metrics, ground truth", None),
-    ("out", "", "folder for the results; empty: a new one below out/", None),
+    ("bag", "", "rosbag2 with images and ground truth, as 'da3 bag make' writes it; must be given", None),
+    ("out", "", "folder for the results; empty: a new one below out/ of the current folder", None),
     ("rate", "1.0", "playback speed", None),
     ("predictor", "", "simulated, or recorded:FILE; empty: as in params_file", None),
-    ("params_file", "", "parameter file; empty: the defaults", None),
+    ("params_file", str(CONFIG / "slam.yaml"), "parameter file of the node", None),
     ("rviz", "false", "show the results in RViz while the bag plays", ("true", "false")),
 )
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments; everything else depends on their values."""
-    use_profile()
-    # The evaluation would choose a free domain of its own; RViz has to be on the same one.
-    os.environ.setdefault("ROS_DOMAIN_ID", "0")
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
         for name, default, text, choices in ARGUMENTS
@@ -42,28 +44,43 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _actions(context: LaunchContext) -> list:
-    value = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
-    command = [ExecutableInPackage("da3", "da3_ros"), "eval", value["bag"], "--live", "--rate", value["rate"]]
-    for option, name in (("--out", "out"), ("--predictor", "predictor"), ("--config", "params_file")):
-        if value[name]:
-            command += [option, value[name]]
-    actions: list = [ExecuteProcess(cmd=command, output="screen", on_exit=_finish)]
-    if value["rviz"] == "true":
-        rviz = str(Path(get_package_share_directory("da3_ros")) / "config" / "slam.rviz")
+    given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
+    if not given["bag"]:
+        raise RuntimeError("give a bag:=FOLDER; 'da3 bag make world:7 FOLDER' makes one")
+    # Left to itself the evaluation takes a domain that is free. Here others are to see it, as with any launch.
+    environment = {**profile_variables(), "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or "0"}
+    command = [ExecutableInPackage("da3", "da3_ros"), "eval", given["bag"], "--live", "--rate", given["rate"]]
+    command += ["--config", given["params_file"]]
+    for option, name in (("--out", "out"), ("--predictor", "predictor")):
+        if given[name]:
+            command += [option, given[name]]
+    actions: list = [
+        ExecuteProcess(
+            cmd=command,
+            additional_env=environment,
+            output="screen",
+            sigterm_timeout="20",  # it ends its node first
+            on_exit=_finish,
+        )
+    ]
+    if given["rviz"] == "true":
         actions.append(
             Node(
                 package="rviz2",
                 executable="rviz2",
-                arguments=["-d", rviz],
+                arguments=["-d", str(CONFIG / "slam.rviz")],
                 parameters=[{"use_sim_time": True}],
+                additional_env=environment,
                 output="log",
             )
         )
     return actions
 
 
-def _finish(event: ProcessExited, context: LaunchContext) -> Shutdown:
-    """End the launch with the evaluation; its failure becomes the launch's."""
+def _finish(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """End the launch with the evaluation; its failure becomes that of the launch."""
+    if context.is_shutdown:
+        return None
     if event.returncode != 0:
-        raise RuntimeError(f"da3 eval ended with exit code {event.returncode}; its last lines say why")
+        raise RuntimeError(f"da3 eval ended with exit code {event.returncode}; the last lines above say why")
     return Shutdown(reason="the evaluation is done")

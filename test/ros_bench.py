@@ -351,9 +351,9 @@ class NodeProcess:
                 env=environment,
             )
 
-    def interrupt(self) -> int:
-        """SIGINT; the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -158,10 +160,11 @@ def test_sigint_ends_a_busy_process_cleanly(bench, walk, launch):
     assert not [line for line in process.output.splitlines() if "ERROR" in line or "FATAL" in line]
 
 
-def test_sigint_before_any_image(launch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_before_any_image(launch, number):
     process = launch()
     _until(lambda: "active" in process.output)
-    assert process.interrupt() == 0
+    assert process.interrupt(number) == 0
     assert "Traceback" not in process.output
 
 
@@ -229,8 +232,6 @@ def test_pausing_a_process_from_outside(bench, launch):
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    import time
-
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline

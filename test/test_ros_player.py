@@ -152,43 +152,46 @@ def test_recorded_time_is_kept_at_every_rate(bench, walk_bag, monkeypatch, rate)
     assert sent == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_clock_runs_with_the_recording(bench, walk_bag):
-    heard = bench.listen(Clock, "/clock", BEST_EFFORT)
-    playback = BagPlayback(walk_bag)
-    shown = []
-    play(walk_bag, clock=True, rate=4, context=bench.context, progress=lambda *args: shown.append(args))
-    bench.until(lambda: heard and messages.stamp_ns(heard[-1].clock) == playback.end_ns, "the last tick")
+def test_the_clock_runs_with_the_recording(ears, walk_bag, monkeypatch):
+    """Heard from outside; /clock is best effort, so a tick may be lost on the way, but not in the player."""
+    sent = note_ticks(monkeypatch)
+    heard = ears.bench.listen(Clock, "/clock", BEST_EFFORT)
+    ears.listen_to(walk_bag)
+    playback, shown = BagPlayback(walk_bag), []
+    context = ears.bench.context
+    play(walk_bag, clock=True, rate=4, wait_s=30, context=context, progress=lambda *args: shown.append(args))
+    ears.bench.until(lambda: len(heard) > 5, "some ticks")
     ticks = [messages.stamp_ns(message.clock) for message in heard]
-    assert ticks == sorted(ticks)
-    assert playback.start_ns <= ticks[0]
-    assert len(ticks) > 10
+    for some in (ticks, sent):
+        assert some == sorted(some)
+    assert set(ticks) <= set(sent)
+    assert (sent[0], sent[-1]) == (playback.start_ns, playback.end_ns)
     assert shown[-1] == pytest.approx(((playback.end_ns - playback.start_ns) / 1e9,) * 2)
 
 
 def test_the_clock_ticks_a_hundred_times_a_second_between_messages(bench, walk_bag, monkeypatch):
-    clock = SimulatedTime()
-    monkeypatch.setattr(player, "time", clock)
-    ticks = []
-    monkeypatch.setattr(player._Player, "_tick", _noting(ticks, clock))
+    monkeypatch.setattr(player, "time", SimulatedTime())
+    ticks = note_ticks(monkeypatch)
     play(walk_bag, clock=True, context=bench.context)
     whole = (BagPlayback(walk_bag).end_ns - BagPlayback(walk_bag).start_ns) / 1e9
     assert len(ticks) == pytest.approx(whole * player.CLOCK_HZ, rel=0.1)
 
 
-def _noting(ticks: list[int], clock: SimulatedTime):
-    tick = player._Player._tick
+def note_ticks(monkeypatch) -> list[int]:
+    """Collect what the player publishes on /clock."""
+    ticks, tick = [], player._Player._tick
 
     def note(self, t_ns: int) -> None:
         ticks.append(t_ns)
         tick(self, t_ns)
 
-    return note
+    monkeypatch.setattr(player._Player, "_tick", note)
+    return ticks
 
 
-def test_a_loop_starts_again_with_time_set_back(ears, walk_bag):
-    clock = ears.bench.listen(Clock, "/clock", BEST_EFFORT)
+def test_a_loop_starts_again_with_time_set_back(ears, walk_bag, monkeypatch):
     ears.listen_to(walk_bag)
-    sent = []
+    sent, ticks = [], note_ticks(monkeypatch)
 
     def enough(topic: str, raw: bytes) -> None:
         sent.append(topic)
@@ -200,7 +203,6 @@ def test_a_loop_starts_again_with_time_set_back(ears, walk_bag):
     ears.bench.until(lambda: ears.count() == 250, "what was sent before the interruption")
     first = recorded(walk_bag)["/camera/image_raw"]
     assert ears.heard["/camera/image_raw"][:60] == first + first
-    ticks = [messages.stamp_ns(message.clock) for message in clock]
     assert sum(b < a for a, b in pairwise(ticks)) == 2
 
 
@@ -210,6 +212,12 @@ def test_a_loop_starts_again_with_time_set_back(ears, walk_bag):
 def test_nobody_listens(bench, walk_bag):
     with pytest.raises(Da3Error, match=r"nobody subscribed to .*/camera/image_raw.* within 0.1 s; start the node"):
         play(walk_bag, wait_s=0.1, context=bench.context)
+
+
+def test_listeners_of_transforms_say_nothing_about_the_node(ears, walk_bag):
+    ears.listen(message_class("geometry_msgs/msg/PoseStamped"), "/tf")  # as RViz does, whoever else is there
+    with pytest.raises(Da3Error, match="nobody subscribed to /camera"):
+        play(walk_bag, wait_s=0.5, remap={"/truth/pose": "/tf"}, context=ears.bench.context)
 
 
 def test_every_topic_may_have_to_be_heard(ears, walk_bag):

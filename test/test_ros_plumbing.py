@@ -179,6 +179,18 @@ def test_frames_without_truth_are_given_up_with_a_reason(given, reason):
     assert reason in pairing.explain()
 
 
+def test_truth_that_stops_coming():
+    pairing = TruthPairing(wait_s=0)
+    pairing.add_depth(1, DEPTH)
+    pairing.add_pose(1, np.eye(4))
+    pairing.add_frame(frame(1), 0.0)
+    assert len(list(pairing.ready())) == 1
+    pairing.add_frame(frame(2), 0.0)
+    time.sleep(0.001)
+    assert list(pairing.ready()) == [None]
+    assert pairing.explain() == "truth/depth or truth/pose does not come with every image"
+
+
 def test_truth_that_nobody_asks_for_is_forgotten():
     pairing = TruthPairing(wait_s=60)
     for stamp in range(1, 200):

@@ -31,9 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     options.require(arguments.seeds > 0, "--seeds must be positive")
     options.require(arguments.frames is None or arguments.frames >= 100, "--frames must be at least 100")
     if "memory" in arguments.names and arguments.frames is not None:
-        options.require(
-            arguments.frames >= 2000, "memory needs --frames 2000 or more: the first 1000 do not count"
-        )
+        options.require(arguments.frames >= 2000, "memory needs --frames 2000 or more: the first 1000 do not count")
     for name in arguments.names or NAMES:
         _say(f"== {name}")
         if name == "worlds":

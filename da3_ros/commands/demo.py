@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from da3_ros.sources import open_source
     from da3_ros.sources.bag_writer import write_bag
 
+    options.require(arguments.rate > 0, "--rate must be positive")
     with needs_ros():
         import da3_ros.ros.live  # noqa: F401  (say what is missing before minutes of work)
     config = options.resolved_config(arguments)

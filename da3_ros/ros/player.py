@@ -27,6 +27,7 @@ CLOCK_HZ = 100.0
 _DEPTH = 20
 _SETTLE_S = 1.0  # after the first subscriber, others are waited for until none has come for this long
 _FLUSH_S = 5.0
+_HEARD_BY_ALL = ("/tf", "/tf_static")  # RViz and every tf2 buffer listen to these: that says nothing about the node
 
 Progress = Callable[[float, float], None]  # seconds played of seconds in all
 OnPublish = Callable[[str, bytes], None]  # topic as recorded, CDR bytes
@@ -135,10 +136,12 @@ class _Player:
         enough = all if everywhere else any
         if wait_s <= 0:
             return
+        publishers = list(self._publishers.values())
+        awaited = [p for p in publishers if p.topic_name not in _HEARD_BY_ALL] or publishers
         begin = changed = time.monotonic()
         before: list[int] = []
         while time.monotonic() - begin < wait_s:
-            counts = [publisher.get_subscription_count() for publisher in self._publishers.values()]
+            counts = [publisher.get_subscription_count() for publisher in awaited]
             if counts != before:
                 before, changed = counts, time.monotonic()
             if enough(counts) and time.monotonic() - changed > _SETTLE_S:
@@ -147,7 +150,7 @@ class _Player:
             self._tick(self._playback.start_ns)
             time.sleep(0.01)
         if not enough(before):
-            heard = zip(self._publishers.values(), before, strict=True)
+            heard = zip(awaited, before, strict=True)
             names = ", ".join(publisher.topic_name for publisher, count in heard if not count)
             raise Da3Error(f"nobody subscribed to {names} within {wait_s:g} s; start the node, or play without waiting")
 

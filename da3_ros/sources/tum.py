@@ -91,4 +91,3 @@ def _check_pose(pose: list[float]) -> None:
     norm = float(np.linalg.norm(pose[3:]))
     if abs(norm - 1) > 0.01:
         raise ValueError(f"the quaternion has length {norm:.3g} instead of 1")
-
