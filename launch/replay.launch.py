@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_share_directory, get_packages_with_prefixes
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
 from launch.events.process import ProcessExited
@@ -47,6 +47,9 @@ def _actions(context: LaunchContext) -> list:
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     if not given["bag"]:
         raise RuntimeError("give a bag:=FOLDER; 'da3 bag make world:7 FOLDER' makes one")
+    if given["rviz"] == "true" and "rviz2" not in get_packages_with_prefixes():
+        # launch itself would notice with the evaluation half started, and leave it behind
+        raise RuntimeError("rviz:=true needs rviz2: install ros-$ROS_DISTRO-rviz2, or leave rviz out")
     # Left to itself the evaluation takes a domain that is free. Here others are to see it, as with any launch.
     environment = {**profile_variables(), "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or "0"}
     command = [ExecutableInPackage("da3", "da3_ros"), "eval", given["bag"], "--live", "--rate", given["rate"]]

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_share_directory, get_packages_with_prefixes
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, Shutdown
 from launch.events.process import ProcessExited
@@ -81,6 +81,9 @@ def _check(given: dict[str, str]) -> None:
         raise RuntimeError("a bag brings its own clock: leave use_sim_time:=false out")
     if not given["bag"] and given["rate"] != "1.0":
         raise RuntimeError("rate is the speed of a bag: give bag:=FOLDER, or leave rate out")
+    if given["rviz"] == "true" and "rviz2" not in get_packages_with_prefixes():
+        # launch itself would notice with the node half started, and leave it behind
+        raise RuntimeError("rviz:=true needs rviz2: install ros-$ROS_DISTRO-rviz2, or leave rviz out")
 
 
 def _place(given: dict[str, str], context: LaunchContext) -> Path:

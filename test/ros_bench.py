@@ -154,9 +154,9 @@ class Bench:
         return value
 
     def until_status(self, condition: Callable[[SlamStatus], Any], what: str) -> SlamStatus:
-        """Wait for a status that fulfils a condition; returns it."""
-        self.until(lambda: self.status and condition(self.status[-1]), what)
-        return self.status[-1]
+        """Wait for a status that fulfils a condition, the latest one or one that is still to come; returns it."""
+        begin = max(len(self.status) - 1, 0)
+        return self.until(lambda: next((s for s in self.status[begin:] if condition(s)), None), what)
 
     def pause(self, seconds: float) -> None:
         """Let time pass, where the node's own clock is what matters."""

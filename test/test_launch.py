@@ -266,6 +266,16 @@ def test_rviz_shows_the_node_s_namespace(slam, replay, bag):
     assert rviz.parameters == {"use_sim_time": True}
 
 
+def test_a_missing_rviz_is_refused_before_anything_starts(slam, replay, bag, monkeypatch):
+    import ament_index_python.packages as index
+
+    if "rviz2" in index.get_packages_with_prefixes():
+        monkeypatch.setenv("AMENT_PREFIX_PATH", index.get_package_prefix("da3_ros"))
+    for start in (slam.start, replay.start):
+        with pytest.raises(RuntimeError, match="rviz:=true needs rviz2"):
+            start(rviz="true", bag=str(bag))
+
+
 def displays() -> dict[str, str]:
     """Topic -> message type of what RViz shows."""
     settings = yaml.safe_load((REPOSITORY / "config" / "slam.rviz").read_text())["Visualization Manager"]
@@ -320,7 +330,8 @@ class Running:
 
     def __init__(self, domain: int, folder: Path) -> None:
         self._folder = folder
-        self._environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": str(folder)}
+        places = dict.fromkeys(("ROS_LOG_DIR", "TMPDIR"), str(folder))
+        self._environment = {**os.environ, **places, "ROS_DOMAIN_ID": str(domain)}
         self._environment["PYTHONPATH"] = os.pathsep.join(
             [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
         )

@@ -163,7 +163,7 @@ class _Player:
             if publisher is None:
                 continue
             due = begin + (t_ns - first) / 1e9 / self._rate
-            self._sleep_until(due, begin, first)
+            self._sleep_until(due, t_ns)
             now = time.monotonic()
             self._result.late_max_s = max(self._result.late_max_s, now - due)
             if on_publish is not None:
@@ -185,13 +185,16 @@ class _Player:
             while not publisher.wait_for_all_acked(Duration(nanoseconds=1)) and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-    def _sleep_until(self, due: float, begin: float, first: int) -> None:
-        """Sleep, and keep the clock ticking meanwhile."""
+    def _sleep_until(self, due: float, t_ns: int) -> None:
+        """Sleep until a message of recorded time ``t_ns`` is due, and keep the clock ticking meanwhile.
+
+        The clock never runs ahead of a message that is late: it would have to be set back at the end.
+        """
         while True:
             now = time.monotonic()
-            if self._clock is not None and now >= self._clock_due:
-                self._tick(first + round((now - begin) * self._rate * 1e9))
             left = due - now
+            if self._clock is not None and now >= self._clock_due:
+                self._tick(t_ns - round(max(left, 0.0) * self._rate * 1e9))
             if left <= 0:
                 return
             step = left if self._clock is None else min(left, max(self._clock_due - now, 0.0))

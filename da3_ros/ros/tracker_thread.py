@@ -104,8 +104,15 @@ class TrackerThread(threading.Thread):
         self._counters.count(cause, self._inbox.clear_frames())
 
     def reset(self, session: int) -> Future[None]:
-        """Forget everything and start a session."""
-        return self.call(lambda: self._reset(session))
+        """Forget everything and start a session; done when the map is empty too."""
+        done: Future[None] = Future()
+
+        def run() -> None:
+            self._reset(session)
+            self._mapper.call(lambda: done.set_result(None))
+
+        self._inbox.put_command(run)
+        return done
 
     def trajectory(self, *, causal: bool) -> Future[Trajectory]:
         """Camera poses in map axes, of all frames: final, or as they were published."""
