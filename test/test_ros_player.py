@@ -177,6 +177,16 @@ def test_the_clock_ticks_a_hundred_times_a_second_between_messages(bench, walk_b
     assert len(ticks) == pytest.approx(whole * player.CLOCK_HZ, rel=0.1)
 
 
+def test_a_player_that_falls_behind_never_sets_the_clock_back(bench, walk_bag, monkeypatch):
+    clock = SimulatedTime()
+    monkeypatch.setattr(player, "time", clock)
+    ticks = note_ticks(monkeypatch)
+    result = play(walk_bag, clock=True, context=bench.context, on_publish=lambda *_: clock.sleep(0.05))
+    assert result.late_max_s > 1
+    assert ticks == sorted(ticks)
+    assert ticks[-1] == BagPlayback(walk_bag).end_ns
+
+
 def note_ticks(monkeypatch) -> list[int]:
     """Collect what the player publishes on /clock."""
     ticks, tick = [], player._Player._tick
