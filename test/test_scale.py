@@ -21,9 +21,8 @@ CLAIMS = st.lists(
 def built(rows) -> ScaleChain:
     chain = ScaleChain()
     for step, claims in rows:
-        first, *others = claims or [(None, None)]
-        chain.add(step, *first)
-        for claim in others:
+        chain.add(step)
+        for claim in claims:
             chain.observe(*claim)
     return chain
 
