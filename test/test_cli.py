@@ -494,15 +494,24 @@ def test_results_that_cannot_be_written_leave_the_older_ones(older, capsys):
     assert contents(older) == before
 
 
-def test_a_recording_that_cannot_be_written_costs_the_recording_only(finished, tmp_path, capsys):
+def test_a_recording_that_cannot_be_written_costs_the_recording_only(tmp_path, capsys):
     recording = tmp_path / "walk.da3"
-    shutil.copy(finished.recording, recording)
     with files_no_larger_than(300_000):
         said = refused(capsys, "run", WORLD, "--frames", ":5", "--out", tmp_path / "out", "--record", recording)
     assert said.startswith(f"cannot write the recording {recording}: file too large")
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 5
-    assert recording.read_bytes() == finished.recording.read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "walk.da3"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_run_that_fails_leaves_the_results_of_one_that_did_not(finished, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(finished.folder, out)
+    before = contents(out)
+    write_seven_scenes(tmp_path / "data", range(6))
+    (tmp_path / "data" / "frame-000004.color.png").write_bytes(b"junk")
+    refused(capsys, "run", tmp_path / "data", "--out", out)
+    assert contents(out) == before
+    assert figures(tmp_path / "out-partial")["frames"] == 4
 
 
 def test_a_source_that_breaks_midway_leaves_the_results_until_there(tmp_path, capsys):

@@ -109,6 +109,8 @@ def _run_and_save(
         elif recorder:
             recorder.complete()
         _require_usable(record, failure or watched.refusal, interrupted=interrupted)
+        if (failure or interrupted) and (out / "report.json").exists():
+            out = options.output_folder(None, f"{out.name}-partial", out.parent)  # older results may be whole ones
         write_results(out, record, config, html=arguments.html)
     finally:
         watched.close()

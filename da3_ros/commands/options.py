@@ -66,8 +66,8 @@ def opened_source(arguments: argparse.Namespace) -> Source:
     return open_source(arguments.source, parse_frames(":" if arguments.frames is None else arguments.frames))
 
 
-def output_folder(wanted: Path | None, name: str) -> Path:
-    """Make the folder for results: as wanted, else a new one below ``out``; checks that it can be written.
+def output_folder(wanted: Path | None, name: str, below: Path = Path("out")) -> Path:
+    """Make the folder for results: as wanted, else a new one ``below``; checks that it can be written.
 
     Raises:
         OutputError: it cannot be made or written.
@@ -78,10 +78,10 @@ def output_folder(wanted: Path | None, name: str) -> Path:
 
     if wanted is None:
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._") or "run"
-        wanted, count = Path("out") / stem, 1
+        wanted, count = below / stem, 1
         while wanted.exists():
             count += 1
-            wanted = Path("out") / f"{stem}-{count}"
+            wanted = below / f"{stem}-{count}"
     try:
         wanted.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):

@@ -124,6 +124,8 @@ class RecordingPredictor:
         self._complete = False
         if self.path.is_dir():
             raise OutputError(f"cannot write the recording {path}: it is a folder; name a file")
+        if self.path.exists():
+            raise OutputError(f"cannot write the recording {path}: it exists already; remove it or choose another name")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._archive: zipfile.ZipFile | None = zipfile.ZipFile(self.partial, "w", zipfile.ZIP_STORED)

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo
 from da3_ros.errors import SourceError
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.ros.following import FollowingSubscription
-from da3_ros.sources.camera_info import Rectifier, from_camera_info
+from da3_ros.sources.camera_info import Rectifier, from_message
 from da3_ros.types import FloatArray, ImageArray
 
 WAIT_S = 2.0
@@ -84,7 +84,7 @@ class Calibration:
 
     def _decide(self, message: CameraInfo, width: int, height: int) -> bool:
         try:
-            self.camera, self._rectifier = _camera(message, (width, height), rectified=self._rectified)
+            self.camera, self._rectifier = from_message(message, (width, height), rectified=self._rectified)
         except SourceError as error:
             self.fault = str(error)
             return False
@@ -92,36 +92,6 @@ class Calibration:
         if self.camera is None:
             self.remark = "camera_info says uncalibrated (K[0] is 0): the focal length is estimated"
         return True
-
-
-def _camera(message: CameraInfo, size: tuple[int, int], *, rectified: bool) -> tuple[Pinhole | None, Rectifier | None]:
-    """Camera and rectifier; K describes the whole sensor where a region of interest or binning was read out."""
-    roi = message.roi
-    binned = message.binning_x > 1 or message.binning_y > 1
-    part = roi.width > 0 and roi.height > 0 and (roi.width, roi.height) != (message.width, message.height)
-    if not binned and not part:
-        return from_camera_info(
-            message.width,
-            message.height,
-            message.k,
-            message.d,
-            message.distortion_model,
-            message.r,
-            message.p,
-            image_size=size,
-            rectified=rectified,
-        )
-    if np.any(message.d) and not rectified:
-        raise SourceError(
-            "camera_info has lens distortion together with binning or a region of interest; rectify the images "
-            "(image_proc) and set node.image_rectified"
-        )
-    camera, _ = from_camera_info(message.width, message.height, message.k, P=message.p, rectified=rectified)
-    if camera is None:
-        return None, None
-    if part:
-        camera = camera.cropped(roi.x_offset, roi.y_offset, roi.width, roi.height)
-    return camera.resized(*size), None
 
 
 def _equal(a: CameraInfo, b: CameraInfo) -> bool:

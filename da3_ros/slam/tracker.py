@@ -51,6 +51,7 @@ class Tracker:
         self._previous: ImageArray | None = None
         self._T_ref_cam = np.eye(4)
         self._velocity = np.eye(4)  # motion over the last frame interval
+        self._moving = False  # the frame before was tracked too: a step is the motion of one interval
 
     def shrink(self, image: ImageArray) -> ImageArray:
         """Grey image (h, w) at the tracker's width."""
@@ -94,7 +95,7 @@ class Tracker:
         """Drop reference and motion (time gap)."""
         self._points, self._reference_px = np.zeros((0, 3)), np.zeros((0, 2))
         self._pixels, self._alive = np.zeros((0, 2), np.float32), np.zeros(0, bool)
-        self._previous, self._velocity = None, np.eye(4)
+        self._previous, self._velocity, self._moving = None, np.eye(4), False
 
     def track(self, gray: ImageArray) -> Track:
         """Pose of a frame relative to the reference; with too few features, the motion so far continued."""
@@ -110,9 +111,10 @@ class Tracker:
         if count < 6 or surprise_deg > _MAX_SURPRISE_DEG:
             T_ref_cam, count = guess, 0
         step = se3.inverse(self._T_ref_cam) @ T_ref_cam
-        self._velocity = step
+        self._velocity = step if self._moving else np.eye(4)
+        self._moving = True
         if count < self._config.min_inliers:
-            self._velocity = se3.interpolate(np.eye(4), step, 0.5)  # do not run away when blind
+            self._velocity = se3.interpolate(np.eye(4), self._velocity, 0.5)  # do not run away when blind
         self._T_ref_cam = T_ref_cam
         self._alive = alive
         self._previous = gray
