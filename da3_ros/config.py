@@ -138,7 +138,7 @@ class NodeConfig:
     map_rate_hz: float = param(1.0, "rate of map/points and map/updates, Hz", low=0.01, high=10)
     map_max_points: int = param(500_000, "most points in one map/points message", low=100)
     min_confidence: float = param(0.3, "published depth below this confidence is NaN", low=0, high=1)
-    mailbox: int = param(2, "frames waiting for the tracker; the oldest is dropped and counted", low=1, high=100)
+    mailbox: int = param(5, "frames waiting for the tracker; the oldest is dropped and counted", low=1, high=100)
     max_image_age_s: float = param(1.0, "frames older than this are dropped and counted; 0: never, s", low=0)
     max_gap_s: float = param(2.0, "a longer gap between frames starts a new segment, s", low=0.01)
     on_time_jump: str = param("reset", "when stamps jump backwards", choices=("reset", "continue", "ignore"))

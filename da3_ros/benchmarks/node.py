@@ -14,17 +14,17 @@ from da3_ros.sources import open_source
 from da3_ros.sources.bag_writer import write_bag
 
 SPEC = "world:1?frames={frames}&size=640x480&rate=30"
-# Keyframes two seconds apart and no live windows: nearly every frame finds no inference due.
+# No live windows and a keyframe every 24th frame: 19 of 20 frames find no inference due or under way.
 CALM = {
     "window.live": False,
-    "keyframe.min_interval_s": 2.0,
-    "keyframe.max_interval_s": 2.0,
+    "keyframe.min_interval_s": 0.8,
+    "keyframe.max_interval_s": 0.8,
 }
 BOUNDS = {  # stage: (what it is, bound on p50 in ms, bound on p95 in ms)
     "node: decode": ("image message to frame", 1.0, None),
     "node: depth": ("depth message out", 1.0, None),
-    "node: image to odom": ("image to odometry, in the node", None, 10.0),
-    "image to odometry": ("image to odometry, over DDS", None, None),
+    "image to odometry, no inference": ("image to odometry, no inference", None, 10.0),
+    "image to odometry": ("image to odometry, all frames", None, None),
 }
 
 

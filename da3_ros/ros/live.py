@@ -101,6 +101,8 @@ def evaluate_live(
             say("waiting until the node has finished")
             _wait(lambda: time.monotonic() - observer.last_event > _QUIET_S, node, DRAIN_S, "did not finish")
             notes, keyframes = _collect(observer, out)
+            if not config.window.live:  # otherwise every frame is predicted
+                observer.leave_out_inference(keyframes)
             status = observer.status
         finally:
             observer.close()

@@ -199,12 +199,12 @@ class Tracker:
             jacobian[:, 1, 4] = f[1] / z
             jacobian[:, :, 5] = -(xy * f) / z[:, None]
             jacobian[:, :, :3] = jacobian[:, :, 3:] @ se3.hat(-moved)
-            weighted = jacobian * weight[:, None, None]
-            hessian = np.einsum("nij,nik->jk", weighted, jacobian)
-            gradient = np.einsum("nij,ni->j", weighted, residual)
+            weighted = (jacobian * weight[:, None, None]).reshape(-1, 6).T
+            hessian = weighted @ jacobian.reshape(-1, 6)
+            gradient = weighted @ residual.ravel()
             step = np.linalg.solve(hessian + 1e-9 * np.eye(6) * np.trace(hessian) + 1e-12 * np.eye(6), -gradient)
             T = se3.exp(step) @ T
-            if np.abs(step).max() < 1e-7:
+            if np.abs(step).max() < 1e-6:
                 break
         count = max(float(inlier.sum()), 1.0)
         covariance = np.linalg.pinv(hessian) * sigma**2 * max(count / _INDEPENDENT, 1.0)
