@@ -85,7 +85,7 @@ def table(summary: Summary) -> str:
     lines = ["{source}  predictor {predictor}  method {method}  {mode}".format_map(summary)]
     lines.append(_row("frames", summary["frames"], _counts(summary)))
     if summary["windows"]:
-        lines.append(_row("scale breaks", summary["breaks_detected"], _breaks(summary)))
+        lines.append(_row("scale breaks", summary["breaks_detected"], breaks(summary)))
     length = f"path {summary['path_length_m']:.2f} {_unit(summary)}"
     lines.append(_row("coverage", _number(summary["coverage"], ".3f"), length))
     if summary["ate_sim3_m"] is not None:
@@ -140,7 +140,7 @@ def _counts(summary: Summary) -> str:
     return ", ".join(plural(summary[f"{name}s"], name) for name in names if summary[f"{name}s"])
 
 
-def _breaks(summary: Summary) -> str:
+def breaks(summary: Summary) -> str:
     """What became of the windows with a break: a live window is left out, one with keyframes gets a second look."""
     if not summary["breaks_detected"]:
         return ""

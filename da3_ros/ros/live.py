@@ -140,6 +140,8 @@ def evaluate_live(
     lost = len(stamps) - status.frames_received
     if lost > 0:
         record.notes.append(f"{lost} images were lost between the player and the node.")
+    if observer.odometry < status.frames_accepted:
+        record.notes.append(f"{status.frames_accepted - observer.odometry} odometry messages did not arrive.")
     summary = summarise(record)
     write_json(out / "report.json", summary)
     write_report(out / "report.html", record, summary)

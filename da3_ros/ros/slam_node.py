@@ -34,6 +34,7 @@ from da3_ros.ros.fastdds import use_profile
 from da3_ros.ros.intake import Intake
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.outputs import Outputs
+from da3_ros.ros.predictor_thread import PredictorThread
 from da3_ros.ros.services import Services
 from da3_ros.ros.tracker_thread import TrackerThread
 from da3_ros.types import State, Status, Trajectory
@@ -69,6 +70,7 @@ class SlamNode(LifecycleNode):
         self._mapper: MapperThread | None = None
         self._tracker: TrackerThread | None = None
         self._intake: Intake | None = None
+        self._busy: PredictorThread | None = None  # of the configuration before, until it has ended
         self._service_desk: Services | None = None
         self._active = False
         self._session = 0  # of the last configuration
@@ -88,6 +90,9 @@ class SlamNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the predictor (in its thread) and advertise."""
+        if self._busy is not None and self._busy.is_alive():  # two must never own one accelerator
+            self.get_logger().error("the predictor of before is still busy with its last window; configure again later")
+            return TransitionCallbackReturn.FAILURE
         self._session += 1  # numbers are not used twice: consumers tell maps apart by them
         self._counters.begin(self._session)
         self._outputs = Outputs(self, self.config, self._stopwatch)
@@ -166,6 +171,7 @@ class SlamNode(LifecycleNode):
                 thread.join(_JOIN_S)
         if self._tracker is not None and self._tracker.predictor.ident is not None:
             self._tracker.predictor.join(_JOIN_S)
+            self._busy = self._tracker.predictor
         if self._intake is not None:
             self._session = self._intake.session
             self._intake.destroy()

@@ -209,7 +209,7 @@ class TrackerThread(threading.Thread):
     def _publish_path(self) -> None:
         if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
             begin = time.monotonic()
-            self._mapper.publish_path(self._session, self._trajectory(causal=False))
+            self._mapper.publish_path(self._session, self._in_map_axes(self._slam.path()))
             self._outputs.path_took(time.monotonic() - begin)
 
     def _integrate(self, finished: Finished) -> Integration | None:
@@ -242,7 +242,9 @@ class TrackerThread(threading.Thread):
         self._mapper.reset(session)
 
     def _trajectory(self, *, causal: bool) -> Trajectory:
-        slam = self._slam.causal_trajectory() if causal else self._slam.trajectory()
+        return self._in_map_axes(self._slam.causal_trajectory() if causal else self._slam.trajectory())
+
+    def _in_map_axes(self, slam: Trajectory) -> Trajectory:
         if self._body is None or len(slam) == 0:
             return slam
         return Trajectory(slam.stamps_ns, self._body.camera_pose(slam.T_map_cam), slam.keyframe)

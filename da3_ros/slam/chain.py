@@ -42,11 +42,11 @@ class Chain:
             index = len(self.keyframes)
             T_map_cam = self.map_pose(T, scale)
             submap = self.submaps.add(index, T_map_cam, force_new=weak)
-            weak = False  # only the first keyframe behind a weak link opens a submap for it
             frame = tracked.frame
             keyframe = Keyframe(
-                index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1
+                index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1, weak
             )
+            weak = False  # only the first keyframe lies behind the weak link
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
         return self._retire(self.active[: -self._overlap])
