@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ class NodeConfig:
     map_rate_hz: float = param(1.0, "rate of map/points and map/updates, Hz", low=0.01, high=10)
     map_max_points: int = param(500_000, "most points in one map/points message", low=100)
     min_confidence: float = param(0.3, "published depth below this confidence is NaN", low=0, high=1)
-    mailbox: int = param(2, "frames waiting for the tracker; the oldest is dropped and counted", low=1, high=100)
+    mailbox: int = param(5, "frames waiting for the tracker; the oldest is dropped and counted", low=1, high=100)
     max_image_age_s: float = param(1.0, "frames older than this are dropped and counted; 0: never, s", low=0)
     max_gap_s: float = param(2.0, "a longer gap between frames starts a new segment, s", low=0.01)
     on_time_jump: str = param("reset", "when stamps jump backwards", choices=("reset", "continue", "ignore"))
@@ -278,6 +279,15 @@ def dump(config: Config, *, ros: bool = False, comments: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown(config: Config) -> str:
+    """Write the tree as a table of keys, values and descriptions."""
+    rows = (
+        f"| `{leaf.key}` | `{_yaml_scalar(leaf.default)}` | {describe(leaf).replace('|', '/')} |"
+        for leaf in leaves(config)
+    )
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
 def save(config: Config, path: Path) -> None:
     """Write the resolved configuration."""
     write_atomic(path, dump(config, comments=True))
@@ -298,7 +308,7 @@ def _yaml_scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{value}"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
         return "[" + ", ".join(map(str, value)) + "]"
     return repr(value)
@@ -343,4 +353,3 @@ def _replace(node: Any, values: Mapping[str, Any]) -> Any:
         if inner:
             own[f.name] = _replace(getattr(node, f.name), inner)
     return dataclasses.replace(node, **own)
-

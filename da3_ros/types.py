@@ -118,7 +118,7 @@ class Source(Protocol):
 
 
 class State(Enum):
-    """What the system is doing; the numbers are those of SlamStatus.msg."""
+    """What the system is doing."""
 
     INIT = 0
     TRACKING = 1
@@ -166,6 +166,7 @@ class FusedKeyframe:
     depth: FloatArray  # (h, w) map units, NaN invalid
     confidence: FloatArray  # (h, w) in [0, 1)
     image: ImageArray  # (h, w, 3) RGB at the size of the depth
+    weak: bool = False  # the link to the keyframe before is weak: a break or a gap lies between
 
 
 @dataclass(frozen=True, slots=True, eq=False)

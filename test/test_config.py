@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,16 @@ def test_the_shipped_files_hold_the_defaults():
     assert files[0].read_text() == config.dump(Config(), ros=True, comments=True)
 
 
+def test_the_table_of_parameters_in_the_readme_holds_the_defaults():
+    assert config.markdown(Config()) in (REPOSITORY / "README.md").read_text(), (
+        "paste what 'da3 config --markdown' prints"
+    )
+
+
 @pytest.mark.parametrize("ros", [True, False])
 def test_what_is_dumped_can_be_loaded(tmp_path, ros):
-    changed = config.updated(Config(), {"window.size": 9, "simulated.break_windows": [3, 4], "node.base_frame": "base"})
+    values = {"window.size": 9, "simulated.break_windows": [3, 4], "predictor": 'recorded:/a "b\\c".npz', "seed": 3}
+    changed = config.updated(Config(), values)
     path = tmp_path / "c.yaml"
     path.write_text(config.dump(changed, ros=ros, comments=True))
     assert config.load(path) == changed
@@ -84,8 +92,9 @@ def test_files_that_are_no_configuration(tmp_path, content):
 
 
 @given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5))))
-def test_any_mapping_is_either_taken_or_refused(values):
-    try:
-        config.updated(Config(), values)
-    except ConfigError as error:
-        assert str(error)
+def test_unknown_keys_are_refused_whatever_they_hold(values):
+    wanted = pytest.raises(ConfigError, match="unknown config key") if values else contextlib.nullcontext()
+    known = {leaf.key for leaf in config.leaves()}
+    assert not known & set(values)  # random keys of eight letters
+    with wanted:
+        assert config.updated(Config(), values) == Config()

@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "evaluation": BASE | {"slam", "mapping", "predictors", "sources"},
 }
 MAY_IMPORT["ros"] = set(MAY_IMPORT)
-MAY_IMPORT["commands"] = {*MAY_IMPORT, "ros"}
-MAY_IMPORT["cli"] = MAY_IMPORT["commands"]
+MAY_IMPORT["benchmarks"] = {*MAY_IMPORT, "ros"}
+MAY_IMPORT["commands"] = {*MAY_IMPORT, "benchmarks", "ros"}
+MAY_IMPORT["cli"] = {*MAY_IMPORT["commands"], "commands"}
 ONLY_IN = {
     "rclpy": {"ros"},
     "torch": {"model", "engine"},

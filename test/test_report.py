@@ -14,7 +14,7 @@ from da3_ros.evaluation.latency import Latency
 from da3_ros.evaluation.mapview import View, map_pictures
 from da3_ros.evaluation.record import Record, Sample
 from da3_ros.evaluation.report import page, write_report
-from da3_ros.evaluation.samples import panels
+from da3_ros.evaluation.samples import error_limit, panels
 from da3_ros.evaluation.summary import summarise, table, write_json
 from da3_ros.evaluation.verdicts import duration, tiles, verdicts
 from da3_ros.geometry import se3
@@ -267,7 +267,7 @@ class TestReport:
             "one & two",
             "scale break, weak joint",
             "ground truth",
-            "2 scale breaks detected, 1 repaired",
+            "2 scale breaks detected: 1 repaired, 1 behind a weak link",
         ):
             assert words in seen
         assert "nan" not in re.sub(r"[\w]*nan[\w]+|[\w]+nan", "", " ".join(parsed.text).lower())
@@ -430,8 +430,18 @@ class TestPictures:
     def test_sample_captions_measure_the_depth(self):
         truth = np.full((30, 40), 2.0, np.float32)
         sample = Sample(3, 0, np.zeros((60, 80, 3), np.uint8), 1.1 * truth, 0.5 * np.ones_like(truth), truth)
-        error = panels(sample, 1.0, "m")[3]
+        error = panels(sample, 1.0, "m", 0.2)[3]
         assert error.caption == "AbsRel 10.0 %, δ₁ 100 %"
-        assert panels(sample, 1 / 1.1, "m")[3].caption == "AbsRel 0.0 %, δ₁ 100 %"
+        assert error.bar[1:] == ("−20 % near", "+20 % far")
+        assert panels(sample, 1 / 1.1, "m", 0.2)[3].caption == "AbsRel 0.0 %, δ₁ 100 %"
         blank = dataclasses.replace(sample, depth=np.full_like(truth, np.nan), confidence=np.zeros_like(truth))
-        assert panels(blank, 1.0, "m")[3].caption == "no common pixels"
+        assert panels(blank, 1.0, "m", 0.2)[3].caption == "no common pixels"
+
+    def test_errors_of_all_samples_are_drawn_on_one_scale(self):
+        truth = np.full((30, 40), 2.0, np.float32)
+        image, sure = np.zeros((60, 80, 3), np.uint8), np.ones_like(truth)
+        samples = [Sample(i, i, image, factor * truth, sure, truth) for i, factor in enumerate((1.0, 1.2, 0.9))]
+        assert error_limit(samples, 1.0) == pytest.approx(0.2)
+        assert error_limit(samples[:1], 1.0) == 0.05
+        assert error_limit([dataclasses.replace(samples[0], depth=9 * truth)], 1.0) == 0.5
+        assert error_limit([dataclasses.replace(samples[0], truth_depth=None)], 1.0) == 0.05

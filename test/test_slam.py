@@ -160,6 +160,17 @@ def test_frames_out_of_order_are_dropped_and_counted():
     assert len(record.trajectory) == len(frames) - 1
 
 
+def test_stamps_that_jump_back_leave_a_trajectory_in_time_order():
+    frames = world().frames
+    again = [dataclasses.replace(f, stamp_ns=f.stamp_ns + 5) for f in frames[10:30]]
+    record = run(Frames([*frames[:30], *again]), node__on_time_jump="continue")
+    stamps = record.trajectory.stamps_ns
+    assert (np.diff(stamps) > 0).all()
+    assert stamps[-1] == again[-1].stamp_ns
+    assert set(stamps.tolist()) == {f.stamp_ns for f in [*frames[:10], *again]} | {frames[10].stamp_ns}
+    assert len(record.causal) == len(record.trajectory)
+
+
 def test_odometry_is_continuous_while_the_map_is_corrected():
     config = Config()
     slam, predictor = Slam(config), open_predictor(config)

@@ -11,13 +11,15 @@ from da3_ros.commands import options
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = commands.add_parser("bag", help="make a rosbag2 from any source", description="Bags without ROS.")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser = commands.add_parser(
+        "bag", help="make a rosbag2 from any recording", description="Make rosbag2 recordings; ROS is not needed."
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     make = actions.add_parser(
         "make",
-        help="write a source as a rosbag2",
-        description="Write a source as a rosbag2: /camera/image_raw, /camera/camera_info and, where the source knows "
-        "them, /truth/depth and /truth/pose.",
+        help="write a recording as a rosbag2",
+        description="Write SOURCE as a rosbag2 with /camera/image_raw, /camera/camera_info and, where SOURCE knows "
+        "them, /truth/depth and /truth/pose.  The bag appears when it is complete, or not at all.",
     )
     options.add_source(make)
     make.add_argument("out", type=Path, metavar="OUT", help="the new bag, a folder that does not exist yet")
@@ -29,10 +31,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(arguments: argparse.Namespace) -> int:
     """Write the bag."""
     from da3_ros.commands.progress import Progress
-    from da3_ros.sources import open_source
     from da3_ros.sources.bag_writer import write_bag
 
-    source = open_source(arguments.source, arguments.frames)
+    source = options.opened_source(arguments)
     with Progress(f"{arguments.out}: frame") as progress:
         write_bag(source, arguments.out, storage=arguments.storage, compressed=arguments.compressed, progress=progress)
     sys.stdout.write(f"bag: {arguments.out.resolve()}\n")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from da3_ros.commands import options
+from da3_ros.errors import OutputError
 
 WORLD = "world:7?frames=300&size=640x480&rate=15"
 
@@ -34,18 +35,34 @@ def run(arguments: argparse.Namespace) -> int:
     from da3_ros.sources import open_source
     from da3_ros.sources.bag_writer import write_bag
 
+    options.require(arguments.rate > 0, "--rate must be positive")
     with needs_ros():
         import da3_ros.ros.live  # noqa: F401  (say what is missing before minutes of work)
     config = options.resolved_config(arguments)
     out = options.output_folder(arguments.out, "demo")
     source = open_source(arguments.source)
-    bag = out / "bag"
-    shutil.rmtree(bag, ignore_errors=True)  # of an earlier demo
+    bag = _fresh_bag(out)
     with Progress(f"{arguments.source} -> {bag}: frame") as progress:
         write_bag(source, bag, progress=progress)
     code = evaluate_bag(bag, config, out, arguments.rate)
+    da3 = Path(sys.argv[0]).absolute() if Path(sys.argv[0]).name == "da3" else "da3"
     sys.stdout.write(
         f"map: {(out / 'map.ply').resolve()}\n"
-        f"Next: da3 eval {bag}   (the same without ROS)   or   da3 eval YOUR_BAG --live\n"
+        f"Next: {da3} eval {bag.resolve()}   (the same without ROS)\n"
+        f"      {da3} eval YOUR_BAG --live\n"
     )
     return code
+
+
+def _fresh_bag(out: Path) -> Path:
+    """Where the bag goes: in place of that of an earlier demo, but of nothing else.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    bag = out / "bag"
+    if bag.exists():
+        if {path.suffix for path in bag.iterdir()} - {".mcap", ".yaml"} or not (out / "node.log").exists():
+            raise OutputError(f"{bag} exists and is not of an earlier demo; choose another folder with --out")
+        shutil.rmtree(bag)
+    return bag

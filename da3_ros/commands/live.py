@@ -31,7 +31,9 @@ def evaluate_bag(bag: Path, config: Config, out: Path | None, rate: float) -> in
     with needs_ros():
         from da3_ros.ros.live import evaluate_live
     from da3_ros.evaluation.summary import table
+    from da3_ros.sources.bag import BagSource
 
+    BagSource(bag)  # refuses what is no bag before anything is made
     folder = options.output_folder(out, f"{bag.name}-live")
     with Progress(f"{bag}: second") as progress:
         _, summary = evaluate_live(

@@ -1,9 +1,12 @@
-"""One line of progress on stderr: redrawn on a terminal, a line every ten per cent in a log."""
+"""Progress on stderr: one line that is redrawn on a terminal, a line every ten per cent (or slower) in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
+
+_REDRAW_S = 0.1
+_LOG_S = 2.0
 
 
 class Progress:
@@ -14,23 +17,23 @@ class Progress:
         self._label = label
         self._live = sys.stderr.isatty()
         self._started = time.monotonic()
-        self._shown = -1.0
+        self._shown = self._started
         self._decile = -1
         self._open = False
+        self._done = False
 
     def __call__(self, done: int, total: int, remark: str = "") -> None:
         """Report ``done`` of ``total`` units."""
         now = time.monotonic()
         decile = 10 * done // max(total, 1)
-        if self._live:
-            if now - self._shown < 0.1 and done < total:
-                return
-        elif decile == self._decile:
+        due = now - self._shown >= (_REDRAW_S if self._live else _LOG_S) and (self._live or decile != self._decile)
+        if not due and (done < total or self._done):
             return
+        self._done = done >= total
         self._shown, self._decile = now, decile
         elapsed = now - self._started
-        left = elapsed / done * (total - done) if done else 0.0
-        text = f"{self._label} {done}/{total}  {elapsed:.0f} s, {left:.0f} s left  {remark}".rstrip()
+        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
+        text = f"{self._label} {done}/{total}  {elapsed:.0f} s{left}  {remark}".rstrip()
         sys.stderr.write(f"\r\x1b[2K{text}" if self._live else f"{text}\n")
         sys.stderr.flush()
         self._open = self._live

@@ -27,6 +27,7 @@ P = ParamSpec("P")
 
 _MOST_VERTICES = 2500  # of a line; a screen shows no more
 _GAP_NS = 1_000_000_000  # a line is not drawn across a longer gap
+_UNDER, _OVER = 2.6, 1.1  # widths, so that the line below shows where both agree
 
 _OUTCOMES = {  # outcome of a window -> marker, colour, words
     "repaired": ("D", palette.REPAIRED, "scale break, repaired"),
@@ -92,17 +93,17 @@ def trajectory_figure(record: Record, final: TrajectoryEvaluation | None, causal
 
     lines = []
     if truth is not None:
-        lines.append((truth.stamps_ns, truth.T_map_cam[:, :3, 3], palette.INK, "ground truth", 2.6, 0.35))
-    for trajectory, result, colour, name in (
-        (record.causal, causal, palette.CAUSAL, "causal"),
-        (record.trajectory, final, palette.FINAL, "final"),
+        lines.append((truth.stamps_ns, truth.T_map_cam[:, :3, 3], palette.INK, "ground truth", 4.0, 0.3))
+    for trajectory, result, colour, name, width in (
+        (record.causal, causal, palette.CAUSAL, "causal", _UNDER),
+        (record.trajectory, final, palette.FINAL, "final", _OVER),
     ):
         positions = trajectory.T_map_cam[:, :3, 3]
         if truth is not None and result is None:
             continue  # without an alignment its frame means nothing here
         if result is not None:
             positions = result.S_truth_est.act(positions)
-        lines.append((trajectory.stamps_ns, positions, colour, name, 1.3, 1.0))
+        lines.append((trajectory.stamps_ns, positions, colour, name, width, 1.0))
     for stamps, positions, colour, name, width, alpha in lines:
         p = ground.coordinates(positions)
         style: dict[str, Any] = {"color": colour, "lw": width, "alpha": alpha, "label": name}
@@ -128,17 +129,17 @@ def error_figure(record: Record, final: TrajectoryEvaluation, causal: Trajectory
     fig = _figure(10.4, 4.2)
     above, below = fig.subplots(2, 1, sharex=True)
     start = _start_ns(record)
-    series = [(causal, palette.CAUSAL, "causal"), (final, palette.FINAL, "final")]
-    peak = max(result.errors_m.max() for result, _, _ in series if result is not None)
+    series = [(causal, palette.CAUSAL, "causal", _UNDER), (final, palette.FINAL, "final", _OVER)]
+    peak = max(result.errors_m.max() for result, *_ in series if result is not None)
     factor, unit = (1e3, "mm") if peak < 0.02 else (1e2, "cm") if peak < 1 else (1.0, "m")
-    for result, colour, name in series:
+    for result, colour, name, width in series:
         if result is None:
             continue
         errors = np.stack([factor * result.errors_m, result.errors_rot_deg], axis=1)
         t, e = _thinned(result.stamps_ns, errors)
         seconds = (t - start) / 1e9
-        above.plot(seconds, e[:, 0], color=colour, lw=1.3, label=f"{name}, after Sim3")
-        below.plot(seconds, e[:, 1], color=colour, lw=1.3)
+        above.plot(seconds, e[:, 0], color=colour, lw=width, label=f"{name}, after Sim3")
+        below.plot(seconds, e[:, 1], color=colour, lw=width)
     t, e = _thinned(final.stamps_ns, factor * final.errors_se3_m[:, None])
     above.plot((t - start) / 1e9, e[:, 0], color=palette.FINAL, lw=1, ls=(0, (4, 2)), label="final, after SE3")
     _mark_windows(above, record.windows, start)
@@ -159,12 +160,13 @@ def scale_figure(record: Record, final: TrajectoryEvaluation | None, causal: Tra
     start = _start_ns(record)
     _draw_windows(axes[0], axes[1], record.windows, start)
     if known:
-        for result, colour, name in ((causal, palette.CAUSAL, "causal"), (final, palette.FINAL, "final")):
+        series = ((causal, palette.CAUSAL, "causal", _UNDER), (final, palette.FINAL, "final", _OVER))
+        for result, colour, name, width in series:
             if result is None or len(result.local_scale) == 0:
                 continue
             seconds = (result.local_scale_ns - start) / 1e9
             order = np.argsort(seconds, kind="stable")
-            axes[2].plot(seconds[order], 100 * (result.local_scale[order] - 1), color=colour, lw=1.3, label=name)
+            axes[2].plot(seconds[order], 100 * (result.local_scale[order] - 1), color=colour, lw=width, label=name)
         axes[2].axhline(0, color=palette.INK, lw=0.8, alpha=0.5)
         axes[2].set(ylabel="error (%)")
         axes[2].set_title("Scale of the trajectory against the truth, over pieces of 10 % of the path")
@@ -177,6 +179,8 @@ def scale_figure(record: Record, final: TrajectoryEvaluation | None, causal: Tra
 @_styled
 def latency_figure(record: Record) -> str:
     """One row per stage: the distribution where it was kept, median, 95th percentile and maximum."""
+    from matplotlib.ticker import LogLocator
+
     stages = list(record.latency_ms)
     fig = _figure(10.4, 1.0 + 0.52 * len(stages))
     axes = fig.subplots()
@@ -201,6 +205,9 @@ def latency_figure(record: Record) -> str:
     axes.set_xscale("log")
     axes.set_yticks(range(len(stages)), stages)
     axes.set_ylim(len(stages) - 0.6, -0.9)
+    low, high = axes.get_xlim()
+    if high < 1e3 * low:  # over a few decades the powers of ten alone say little
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="time (ms, logarithmic)")
     axes.grid(axis="y", visible=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class OfflineRun:
         wanted = {every * (i + 1) for i in range(_SAMPLES)} if total > _SAMPLES else set(range(total))
         failure = None
         frames = iter(self._source)
-        for count in range(total):
+        for count in itertools.count():  # not up to the total: what is wrong may only be said at the very end
             try:
                 frame = next(frames, None)
             except SourceError as error:

@@ -12,7 +12,7 @@ from da3_ros.evaluation import figures, verdicts
 from da3_ros.evaluation.ground import ground_plane
 from da3_ros.evaluation.mapview import map_pictures
 from da3_ros.evaluation.record import Record
-from da3_ros.evaluation.samples import Panel, jpeg_uri, panels
+from da3_ros.evaluation.samples import Panel, error_limit, jpeg_uri, panels
 from da3_ros.evaluation.style import CSS
 from da3_ros.evaluation.summary import Summary
 from da3_ros.evaluation.trajectory import TrajectoryEvaluation, evaluate
@@ -139,14 +139,15 @@ def _scale(record: Record, final: TrajectoryEvaluation | None, causal: Trajector
 def _samples(record: Record, summary: Summary) -> str:
     if not record.samples:
         return ""
-    chosen = np.unique(np.linspace(0, len(record.samples) - 1, _MOST_SAMPLES).astype(int))
+    places = np.unique(np.linspace(0, len(record.samples) - 1, _MOST_SAMPLES).astype(int))
+    chosen = [record.samples[place] for place in places]
     unit = "m" if record.metric else "map units"
     scale = summary["scale"]
     truth_scale = 1.0 if record.metric or not scale else 1.0 / scale
+    limit = error_limit(chosen, truth_scale)
     rows = []
-    for index in chosen:
-        sample = record.samples[index]
-        cells = "".join(_panel(panel) for panel in panels(sample, truth_scale, unit))
+    for sample in chosen:
+        cells = "".join(_panel(panel) for panel in panels(sample, truth_scale, unit, limit))
         rows.append(f'<div class="row">{cells}</div>')
     caption = "Depth and its confidence as published; grey is invalid. "
     if any(sample.truth_depth is not None for sample in record.samples):
@@ -177,8 +178,8 @@ def _map(record: Record) -> str:
     if pictures is None:
         return _card("Map", '<p class="empty">The map is empty.</p>')
     caption = (
-        f"{len(record.map_points):,} points in the map frame with the final camera path (blue; green start, orange end; white "
-        "ticks look where the camera looks). Surfaces that face away are left out, to see inside."
+        f"{len(record.map_points):,} points in the map frame with the final camera path (blue; green start, orange "
+        "end; white ticks look where the camera looks). Surfaces that face away are left out, to see inside."
     )
     content = '<div class="pair">' + "".join(
         f'<figure><img src="{jpeg_uri(image)}" alt="{title}"><figcaption><b>{title}</b></figcaption></figure>'

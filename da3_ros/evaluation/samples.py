@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -29,7 +30,7 @@ class Panel:
     bar: tuple[str, str, str] | None  # CSS colours, text at the left end, text at the right end
 
 
-def panels(sample: Sample, truth_scale: float, unit: str) -> list[Panel]:
+def panels(sample: Sample, truth_scale: float, unit: str, limit: float) -> list[Panel]:
     """Draw one sample.
 
     Depth is coloured in viridis between its 2nd and 98th percentile, shared with the truth; the error is signed and
@@ -39,6 +40,7 @@ def panels(sample: Sample, truth_scale: float, unit: str) -> list[Panel]:
         sample: what to draw.
         truth_scale: metres per map unit, by which the depth is multiplied before it is compared.
         unit: of the depth, for the captions.
+        limit: relative error at the ends of the colours, the same for all samples that are compared.
     """
     out = [Panel("image", f"frame {sample.frame_id}", jpeg_uri(_resized(sample.image)), None)]
     valid = np.isfinite(sample.depth) & (sample.depth > 0)
@@ -55,27 +57,42 @@ def panels(sample: Sample, truth_scale: float, unit: str) -> list[Panel]:
     median = float(np.median(confidence[confidence > 0])) if (confidence > 0).any() else 0.0
     out.append(Panel("confidence", f"median {median:.2f}", jpeg_uri(picture), (_css(_CIVIDIS), "0", "1")))
     if sample.truth_depth is not None:
-        out.append(_error_panel(sample.depth, sample.truth_depth, truth_scale))
+        out.append(_error_panel(sample.depth, sample.truth_depth, truth_scale, limit))
     return out
 
 
-def _error_panel(depth: FloatArray, truth: FloatArray, truth_scale: float) -> Panel:
+def error_limit(samples: Iterable[Sample], truth_scale: float) -> float:
+    """The relative error that nine tenths of the pixels of every sample stay below, in steps of 5 % up to 50 %."""
+    limits = [0.05]
+    for sample in samples:
+        if sample.truth_depth is not None:
+            ratio, valid = _ratio(sample.depth, sample.truth_depth, truth_scale)
+            if valid.any():
+                limits.append(float(np.round(np.percentile(np.abs(ratio[valid] - 1), 90) * 20) / 20))
+    return min(0.5, max(limits))
+
+
+def _error_panel(depth: FloatArray, truth: FloatArray, truth_scale: float, limit: float) -> Panel:
+    ratio, valid = _ratio(depth, truth, truth_scale)
+    if not valid.any():
+        return Panel("error", "no common pixels", jpeg_uri(_coloured(depth, valid, 0, 1, _DIVERGING)), None)
+    error = np.abs(ratio[valid] - 1)
+    within = float((np.maximum(ratio[valid], 1 / ratio[valid]) < 1.25).mean())
+    picture = _coloured(ratio - 1, valid, -limit, limit, _DIVERGING)
+    caption = f"AbsRel {100 * error.mean():.1f} %, δ₁ {100 * within:.0f} %"
+    bar = (_css(_DIVERGING), f"−{100 * limit:.0f} % near", f"+{100 * limit:.0f} % far")
+    return Panel("error", caption, jpeg_uri(picture), bar)
+
+
+def _ratio(depth: FloatArray, truth: FloatArray, truth_scale: float) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Depth over truth (h, w), and where both are known."""
     height, width = depth.shape
     if truth.shape != depth.shape:  # nearest: no interpolation across edges or into invalid pixels
         truth = cv2.resize(truth.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
     valid = np.isfinite(depth) & np.isfinite(truth) & (truth > 0) & (depth > 0)
-    if not valid.any():
-        return Panel("error", "no common pixels", jpeg_uri(_coloured(depth, valid, 0, 1, _DIVERGING)), None)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = truth_scale * depth / truth
-    relative = np.where(valid, ratio - 1, np.nan)
-    error = np.abs(relative[valid])
-    within = float((np.maximum(ratio[valid], 1 / ratio[valid]) < 1.25).mean())
-    limit = max(0.05, min(0.5, float(np.round(np.percentile(error, 90) * 20) / 20)))
-    picture = _coloured(relative.astype(np.float32), valid, -limit, limit, _DIVERGING)
-    caption = f"AbsRel {100 * error.mean():.1f} %, δ₁ {100 * within:.0f} %"
-    bar = (_css(_DIVERGING), f"−{100 * limit:.0f} % near", f"+{100 * limit:.0f} % far")
-    return Panel("error", caption, jpeg_uri(picture), bar)
+    return np.where(valid, ratio, np.nan).astype(np.float32), valid
 
 
 def jpeg_uri(image: ImageArray) -> str:

@@ -85,8 +85,7 @@ def table(summary: Summary) -> str:
     lines = ["{source}  predictor {predictor}  method {method}  {mode}".format_map(summary)]
     lines.append(_row("frames", summary["frames"], _counts(summary)))
     if summary["windows"]:
-        repaired = f"{summary['breaks_repaired']} repaired" if summary["breaks_detected"] else ""
-        lines.append(_row("scale breaks", summary["breaks_detected"], repaired))
+        lines.append(_row("scale breaks", summary["breaks_detected"], breaks(summary)))
     length = f"path {summary['path_length_m']:.2f} {_unit(summary)}"
     lines.append(_row("coverage", _number(summary["coverage"], ".3f"), length))
     if summary["ate_sim3_m"] is not None:
@@ -139,6 +138,16 @@ def _number(value: float | None, form: str, factor: float = 1.0) -> str:
 def _counts(summary: Summary) -> str:
     names = ("keyframe", "window", "submap", "segment")
     return ", ".join(plural(summary[f"{name}s"], name) for name in names if summary[f"{name}s"])
+
+
+def breaks(summary: Summary) -> str:
+    """What became of the windows with a break: a live window is left out, one with keyframes gets a second look."""
+    if not summary["breaks_detected"]:
+        return ""
+    weak = summary["windows_by_outcome"].get("weak", 0)
+    left_out = max(summary["breaks_detected"] - summary["breaks_repaired"] - weak, 0)
+    parts = ((summary["breaks_repaired"], "repaired"), (weak, "behind a weak link"), (left_out, "left out"))
+    return ", ".join(f"{number} {what}" for number, what in parts if number)
 
 
 def _unit(summary: Summary) -> str:

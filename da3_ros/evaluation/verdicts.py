@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from da3_ros.evaluation.summary import Summary, plural
+from da3_ros.evaluation.summary import Summary, breaks, plural
 
 _WHOLE_FRAME = ("image_to_odom", "frame")  # of the node, of an offline run
 
@@ -28,7 +28,7 @@ def tiles(summary: Summary) -> list[Tile]:
         value, unit = _length(summary[key])
         remark = "final"
         if causal[key] is not None:
-            remark = f"final; causal {_length(causal[key], unit)[0]} {unit}"
+            remark = f"causal: {_length(causal[key], unit)[0]} {unit}"
         out.append(Tile(name, value, unit, remark))
     if summary["scale"] is not None:
         drift = summary["scale_drift"]
@@ -67,11 +67,8 @@ def verdicts(summary: Summary) -> list[tuple[str, str]]:
         missing = 100 * (1 - summary["coverage"])
         out.append(("fair" if missing < 5 else "bad", f"{missing:.1f} % of the run has no pose."))
     if summary["breaks_detected"]:
-        repaired, detected = summary["breaks_repaired"], summary["breaks_detected"]
-        rest = detected - repaired
-        text = f"{plural(detected, 'scale break')} detected, {repaired} repaired"
-        text += f", {rest} cut by a weak joint." if rest else "."
-        out.append(("fair" if rest else "good", text))
+        text = f"{plural(summary['breaks_detected'], 'scale break')} detected: {breaks(summary)}."
+        out.append(("fair" if summary["windows_by_outcome"].get("weak") else "good", text))
     elif summary["windows"]:
         out.append(("good", f"No scale break in {plural(summary['windows'], 'window')}."))
     dropped = _dropped(summary)

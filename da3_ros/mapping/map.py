@@ -141,7 +141,7 @@ class Map:
 
 def _edges(depth: FloatArray) -> np.ndarray:
     """Mark pixels (h, w) next to an occlusion edge, where depth mixes two surfaces."""
-    filled = np.nan_to_num(depth, nan=0.0)
+    filled = np.where(np.isfinite(depth), depth, np.float32(0))
     kernel = np.ones((3, 3), np.uint8)
     high, low = cv2.dilate(filled, kernel), cv2.erode(filled, kernel)
     return np.asarray(high - low > _EDGE * np.maximum(filled, 1e-9))

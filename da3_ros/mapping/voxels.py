@@ -32,9 +32,9 @@ class VoxelGrid:
         inside = (x < _OFFSET) & (y < _OFFSET) & (z < _OFFSET)
         if not inside.any():
             return
-        keys, owner = _unique(_pack(cells[inside]))
+        keys, owner = np.unique(_pack(cells[inside]), return_inverse=True)
         weights = weights[inside]
-        # In double precision: many small parts make one sum.
+        # Added up in the order of the points and in double precision, so the sums do not depend on how sorting is done.
         columns = [weights, *(values * weights for values in (*points[inside].T, *colors[inside].T))]
         sums = np.stack([np.bincount(owner, column) for column in columns], axis=1).astype(np.float32)
         place = np.searchsorted(self._keys, keys)
@@ -64,14 +64,3 @@ def _pack(cells: Array) -> NDArray[np.int64]:
     """One number per cell (N, 3) of whole numbers; their order is that of x, then y, then z."""
     x, y, z = (cells.astype(np.int64) + _OFFSET).T
     return (x << (2 * _BITS)) | (y << _BITS) | z
-
-
-def _unique(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct keys in order, and for each key (N,) the index of its like among them."""
-    # np.unique does the same with a sort whose order of equals, and so the rounding of sums, depends on the machine.
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    starts = np.concatenate([[True], keys[1:] != keys[:-1]])
-    owner = np.empty(len(keys), np.int64)
-    owner[order] = np.cumsum(starts) - 1
-    return keys[starts], owner

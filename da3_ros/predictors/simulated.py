@@ -99,9 +99,9 @@ class SimulatedPredictor:
         shift = translation * baseline / np.sqrt(3) * rng.standard_normal((len(T), 3))
         rotations = T[:, :3, :3] @ se3.exp_so3(wobble)
         T = se3.make(rotations, scale * (T[:, :3, 3] + shift))
-        if cfg.random_gauge:
-            T = se3.make(se3.exp_so3(rng.standard_normal(3)), rng.standard_normal(3)) @ T
-        return T
+        # Drawn in any case: switching one term off leaves the others as they are.
+        gauge = se3.make(se3.exp_so3(rng.standard_normal(3)), rng.standard_normal(3))
+        return gauge @ T if cfg.random_gauge else T
 
     def _depth(
         self, truth: FloatArray, size: tuple[int, int], patch_sigma: float, rng: Generator
@@ -114,8 +114,8 @@ class SimulatedPredictor:
         valid = np.isfinite(depth) & (depth > 0)
         log_depth = np.log(np.where(valid, depth, 1.0)).astype(np.float32)
         error = np.zeros_like(log_depth)
+        patches = rng.standard_normal(_GRID, np.float32) * np.float32(patch_sigma)
         if patch_sigma > 0:
-            patches = rng.standard_normal(_GRID, np.float32) * np.float32(patch_sigma)
             error += cv2.resize(patches, size, interpolation=cv2.INTER_CUBIC)
         if cfg.edge_bleed > 0 and valid.any():
             filled = np.where(valid, log_depth, np.float32(np.median(log_depth[valid])))

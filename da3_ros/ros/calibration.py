@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo
 from da3_ros.errors import SourceError
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.ros.following import FollowingSubscription
-from da3_ros.sources.camera_info import Rectifier, from_camera_info
+from da3_ros.sources.camera_info import Rectifier, from_message
 from da3_ros.types import FloatArray, ImageArray
 
 WAIT_S = 2.0
@@ -32,19 +32,21 @@ class Calibration:
         self._first_image: float | None = None
         self._decided = False
         self._rectifier: Rectifier | None = None
-        self._fault = ""
+        self.fault = ""  # why the latest camera_info cannot be used, one sentence
         self.camera: Pinhole | None = None
         self.remark = ""  # something to say once, such as "uncalibrated"
 
     def update(self, message: CameraInfo) -> None:
         """Remember the latest camera_info."""
         self._latest = message
-        if self._decided and (self._used is None or not _equal(message, self._used)):
+        if self._decided and self._used is None:
+            self.remark = "camera_info has arrived after the session began uncalibrated; call ~/reset to use it"
+        elif self._decided and not _equal(message, self._used):
             self.remark = "camera_info changed; the session goes on with the old one until ~/reset is called"
 
     def release(self) -> None:
         """Decide anew with the next frame (new session)."""
-        self._decided, self._first_image, self.remark, self._fault = False, None, "", ""
+        self._decided, self._first_image, self.remark, self.fault = False, None, "", ""
 
     def ready(self, infos: FollowingSubscription, width: int, height: int) -> bool:
         """Whether frames of this size may be used; decides the camera of the session when it can."""
@@ -65,8 +67,8 @@ class Calibration:
 
     def explain(self, infos: FollowingSubscription) -> str:
         """Why ``ready`` said no."""
-        if self._fault:
-            return self._fault
+        if self.fault:
+            return self.fault
         if infos.offers:
             problem = infos.problem()
             return f"no camera_info: {problem}" if problem else f"{infos.topic} has a publisher but sends nothing"
@@ -82,44 +84,14 @@ class Calibration:
 
     def _decide(self, message: CameraInfo, width: int, height: int) -> bool:
         try:
-            self.camera, self._rectifier = _camera(message, (width, height), rectified=self._rectified)
+            self.camera, self._rectifier = from_message(message, (width, height), rectified=self._rectified)
         except SourceError as error:
-            self._fault = str(error)
+            self.fault = str(error)
             return False
-        self._used, self._decided, self._fault = message, True, ""
+        self._used, self._decided, self.fault = message, True, ""
         if self.camera is None:
             self.remark = "camera_info says uncalibrated (K[0] is 0): the focal length is estimated"
         return True
-
-
-def _camera(message: CameraInfo, size: tuple[int, int], *, rectified: bool) -> tuple[Pinhole | None, Rectifier | None]:
-    """Camera and rectifier; K describes the whole sensor where a region of interest or binning was read out."""
-    roi = message.roi
-    binned = message.binning_x > 1 or message.binning_y > 1
-    part = roi.width > 0 and roi.height > 0 and (roi.width, roi.height) != (message.width, message.height)
-    if not binned and not part:
-        return from_camera_info(
-            message.width,
-            message.height,
-            message.k,
-            message.d,
-            message.distortion_model,
-            message.r,
-            message.p,
-            image_size=size,
-            rectified=rectified,
-        )
-    if np.any(message.d) and not rectified:
-        raise SourceError(
-            "camera_info has lens distortion together with binning or a region of interest; rectify the images "
-            "(image_proc) and set node.image_rectified"
-        )
-    camera, _ = from_camera_info(message.width, message.height, message.k, P=message.p, rectified=rectified)
-    if camera is None:
-        return None, None
-    if part:
-        camera = camera.cropped(roi.x_offset, roi.y_offset, roi.width, roi.height)
-    return camera.resized(*size), None
 
 
 def _equal(a: CameraInfo, b: CameraInfo) -> bool:

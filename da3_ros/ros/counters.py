@@ -5,43 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 WINDOW_S = 10.0
-
-
-@dataclass(slots=True)
-class Counters:
-    """Frames of one session.  Each field is written by one thread only; readers see a recent value."""
-
-    received: int = 0
-    accepted: int = 0
-    mailbox_full: int = 0
-    stamp_not_increasing: int = 0
-    too_old: int = 0
-    undecodable: int = 0
-    size_changed: int = 0
-    no_camera_info: int = 0
-    no_truth: int = 0
-    no_transform: int = 0
-    paused: int = 0
-    keyframes_dropped: int = 0
-
-    def drop(self, cause: str, count: int = 1) -> None:
-        """Count dropped frames by cause (a field name)."""
-        setattr(self, cause, getattr(self, cause) + count)
-
-    def clear(self) -> None:
-        """Start a session."""
-        for f in fields(self):
-            setattr(self, f.name, 0)
-
-    def drops(self) -> dict[str, int]:
-        """Dropped frames by cause."""
-        return {name: getattr(self, name) for name in DROP_CAUSES}
-
 
 DROP_CAUSES = (
     "mailbox_full",
@@ -54,6 +22,51 @@ DROP_CAUSES = (
     "no_transform",
     "paused",
 )
+_NAMES = ("received", "accepted", *DROP_CAUSES, "keyframes_dropped")
+
+
+class Counters:
+    """Frames of one session, counted by several threads.
+
+    A thread that still works on a frame of an earlier session names that session: such a count is void, so the sums
+    of the new session are right from its first frame.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session = 0
+        self._counts = dict.fromkeys(_NAMES, 0)
+
+    def begin(self, session: int) -> None:
+        """Start a session: everything is zero."""
+        with self._lock:
+            self._session, self._counts = session, dict.fromkeys(_NAMES, 0)
+
+    def count(self, name: str, count: int = 1, session: int | None = None) -> None:
+        """Count frames: received, accepted, dropped by cause, keyframes_dropped; of any session or of one only."""
+        with self._lock:
+            if session is None or session == self._session:
+                self._counts[name] += count
+
+    @property
+    def received(self) -> int:
+        """Image messages delivered by the middleware."""
+        return self._counts["received"]
+
+    @property
+    def accepted(self) -> int:
+        """Frames that got a pose."""
+        return self._counts["accepted"]
+
+    @property
+    def keyframes_dropped(self) -> int:
+        """Keyframes that never reached the map."""
+        return self._counts["keyframes_dropped"]
+
+    def drops(self) -> dict[str, int]:
+        """Dropped frames by cause."""
+        with self._lock:
+            return {cause: self._counts[cause] for cause in DROP_CAUSES}
 
 
 @dataclass(frozen=True, slots=True)

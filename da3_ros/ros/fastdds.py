@@ -27,19 +27,26 @@ def profile_path() -> Path | None:
     return installed if installed.is_file() else None
 
 
+def profile_variables() -> dict[str, str]:
+    """Environment variables that select the profile for a process; none where the user chose one, or another RMW."""
+    if os.environ.get(NEW) or os.environ.get(OLD):
+        return {}
+    if os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp":
+        return {}
+    path = profile_path()
+    if path is None:
+        return {}
+    return {NEW if _rclpy_major() >= _FIRST_RCLPY_WITH_NEW else OLD: str(path)}
+
+
 def use_profile() -> Path | None:
     """Select the profile for this process and its children; call before ``rclpy.init``.
 
     A profile that the user chose stays.  Returns the profile that was selected, None where nothing was done.
     """
-    if os.environ.get(NEW) or os.environ.get(OLD):
-        return None
-    if os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp":
-        return None
-    path = profile_path()
-    if path is not None:
-        os.environ[NEW if _rclpy_major() >= _FIRST_RCLPY_WITH_NEW else OLD] = str(path)
-    return path
+    variables = profile_variables()
+    os.environ.update(variables)
+    return next((Path(path) for path in variables.values()), None)
 
 
 def _rclpy_major() -> int:

@@ -118,7 +118,7 @@ class FollowingSubscription:
                 topic,
                 info.topic_type,
                 info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
-                f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+                _node_name(info.node_namespace, info.node_name),
             )
             for info in self._node.get_publishers_info_by_topic(topic)
         ]
@@ -145,6 +145,11 @@ class FollowingSubscription:
     def _on_event(self, _: Any) -> None:
         """A publisher matched, left or was refused; ``update`` will see which."""
         self.changed = True
+
+
+def _node_name(namespace: str, name: str) -> str:
+    """Full name; discovery may know a publisher before it knows whose it is."""
+    return "a publisher" if "_UNKNOWN_" in name else f"{namespace.rstrip('/')}/{name}"
 
 
 def _type_name(kind: type) -> str:

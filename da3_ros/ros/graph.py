@@ -18,11 +18,11 @@ class GraphLog:
 
     def __init__(self, session: int) -> None:
         self.session = session
-        self._keyframes: list[tuple[int, int, int, Array]] = []  # id, stamp, submap, T_submap_cam
+        self._keyframes: list[tuple[int, int, int, Array, bool]] = []  # id, stamp, submap, T_submap_cam, weak
 
     def add(self, fused: tuple[FusedKeyframe, ...]) -> None:
         """Append keyframes; their images and depths are not kept."""
-        self._keyframes += [(kf.frame_id, kf.stamp_ns, kf.submap, kf.T_submap_cam) for kf in fused]
+        self._keyframes += [(kf.frame_id, kf.stamp_ns, kf.submap, kf.T_submap_cam, kf.weak) for kf in fused]
 
     def __len__(self) -> int:
         """Number of keyframes."""
@@ -30,7 +30,7 @@ class GraphLog:
 
     def message(self, map_frame: str, anchors: dict[int, Array], revision: int, *, metric: bool) -> PoseGraph:
         """The graph with submaps at ``anchors`` (``T_map_submap`` in ROS axes); sigmas are not known here: NaN."""
-        poses = [anchors[submap] @ T_submap_cam for _, _, submap, T_submap_cam in self._keyframes]
+        poses = [anchors[submap] @ T_submap_cam for _, _, submap, T_submap_cam, _ in self._keyframes]
         stamp = self._keyframes[-1][1] if self._keyframes else 0
         head = header(stamp, map_frame)
         out = PoseGraph(
@@ -46,7 +46,7 @@ class GraphLog:
         out.edges = [
             PoseGraphEdge(
                 header=head,
-                type=PoseGraphEdge.TYPE_SEAM,
+                type=PoseGraphEdge.TYPE_WEAK if b[4] else PoseGraphEdge.TYPE_SEAM,
                 from_keyframe_id=a[0],
                 to_keyframe_id=b[0],
                 t_from_to=pose(se3.inverse(T_a) @ T_b),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -27,28 +28,51 @@ from da3_ros.slam.stamps import StampGate
 from da3_ros.sources.encodings import decode_compressed, decode_depth, decode_image
 from da3_ros.types import Frame, ImageArray
 
+_CALIBRATION_WAIT_S = 0.3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Early:
+    """An image whose camera may not be known yet."""
+
+    stamp_ns: int
+    image: ImageArray
+    body: Body
+    arrived: float  # monotonic, s
+    decoding_s: float
+
 
 class Intake:
     """Everything between the camera's topics and the tracker's inbox."""
 
     def __init__(
-        self, node: Node, config: Config, counters: Counters, stopwatch: Stopwatch, deliver: Callable[[Arrival], None]
+        self,
+        node: Node,
+        config: Config,
+        session: int,
+        counters: Counters,
+        stopwatch: Stopwatch,
+        deliver: Callable[[Arrival], None],
     ) -> None:
-        """Prepare; nothing is subscribed to before ``open``."""
+        """Prepare; nothing is subscribed to before ``open``.  ``session`` is the number of the first session."""
         self._node, self._config = node, config
         self._counters, self._stopwatch, self._deliver = counters, stopwatch, deliver
         self._log = node.get_logger()
         self.gate = StampGate(config.node)
         self.calibration = Calibration(rectified=config.node.image_rectified)
-        self.session = 1
+        self.session = session
         self.body: Body | None = None
         self.paused = False
+        self.last_image: float | None = None  # arrival of the last image since it was opened, monotonic s
         self.last_drop = ""  # why the last dropped frame was dropped, one sentence
+        self.last_drop_time = 0.0  # monotonic, s
         self._segment, self._reason, self._ids = 0, "", 0
         self._size: tuple[int, int] | None = None
         self._said: set[str] = set()
+        self._early: deque[_Early] = deque()  # images that wait for camera_info
         self._subscriptions: dict[str, FollowingSubscription] = {}
         self._listener: TransformListener | None = None
+        self._unmounted_since: float | None = None  # first image without a transform, monotonic s
         self._truth: TruthPairing | None = None
         self._jump = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
@@ -60,8 +84,14 @@ class Intake:
         """Where images come from; None while closed."""
         return self._subscriptions.get("image")
 
+    @property
+    def topics(self) -> list[str]:
+        """What is subscribed to."""
+        return [subscription.topic for subscription in self._subscriptions.values()]
+
     def open(self) -> None:
         """Subscribe to images and their calibration."""
+        self.last_image = None
         if self._config.node.base_frame:
             self._listener = TransformListener(self._node)
         self._follow("camera_info", [("camera_info", CameraInfo)], self._on_info)
@@ -85,37 +115,53 @@ class Intake:
                 subscription.update()
 
     def poll(self) -> None:
-        """Give up frames whose truth did not come in time."""
+        """Give up frames whose calibration or truth did not come in time."""
+        self._admit()
         if self._truth is not None:
             self._release(self._truth)
 
     def new_session(self) -> int:
         """Start anew with the next frame; returns the number of the new session."""
         self.session += 1
-        self._counters.clear()
+        self._counters.begin(self.session)
         self._size, self.body, self._ids, self.last_drop = None, None, 0, ""
+        self._unmounted_since = None
+        if self._listener is not None:
+            self._listener.listen()
         self._said.clear()
+        self._early.clear()
         self.gate.forget()
         self.calibration.release()
         if self._truth is not None:
-            self._truth.clear()
+            self._truth.forget_frames()  # truth that came before the image of a new session stays
         return self.session
 
+    def pause(self, paused: bool) -> None:
+        """Drop and count images from now on, or take them again."""
+        self.paused = paused
+        if paused:
+            self._drop_waiting()
+
     def close(self) -> None:
-        """Unsubscribe; frames that waited for their truth are dropped and counted."""
+        """Unsubscribe; frames that waited for their camera_info or truth are dropped and counted."""
         for subscription in self._subscriptions.values():
             subscription.close()
         self._subscriptions = {}
         if self._listener is not None:
             self._listener.close()
-        if self._truth is not None:
-            self._counters.drop("paused", self._truth.clear())
+        self._drop_waiting()
         self._listener = self._truth = None
 
     def destroy(self) -> None:
         """Close for good."""
         self.close()
         self._jump.unregister()
+
+    def _drop_waiting(self) -> None:
+        self._counters.count("paused", len(self._early))
+        self._early.clear()
+        if self._truth is not None:
+            self._counters.count("paused", self._truth.forget_frames())
 
     def _follow(self, name: str, wanted: list[tuple[str, type]], callback: Callable[[Any, Choice], None]) -> None:
         qos = self._config.node.image_qos
@@ -124,8 +170,11 @@ class Intake:
     # ------------------------------------------------------------ callbacks
 
     def _on_image(self, message: Any, _: Choice) -> None:
+        if not self._subscriptions:
+            return  # closed while this message was on its way from the executor
         arrived = time.monotonic()
-        self._counters.received += 1
+        self.last_image = arrived
+        self._counters.count("received")
         self._stopwatch.add("image")
         if self.paused:
             self._drop("paused", "the node is paused")
@@ -138,28 +187,16 @@ class Intake:
             return
         try:
             image = _decode(message)
-            if not self._same_size(image):
-                return
-            infos = self._subscriptions["camera_info"]
-            if not self.calibration.ready(infos, image.shape[1], image.shape[0]):
-                self._drop("no_camera_info", self.calibration.explain(infos))
-                return
-            image = self.calibration.rectified(image)
         except SourceError as error:
             self._drop("undecodable", str(error))
             return
-        self._say(self.calibration.remark)
-        self._stopwatch.add("decode", time.monotonic() - arrived)
-        frame = Frame(self._ids, stamp, image, self.calibration.camera)
-        self._ids += 1
-        if self._truth is None:
-            self._hand_over(frame, body, arrived)
-        else:
-            self._truth.add_frame(frame, arrived)
-            self._release(self._truth)
+        if self._same_size(image):
+            self._early.append(_Early(stamp, image, body, arrived, time.monotonic() - arrived))
+            self._admit()
 
     def _on_info(self, message: CameraInfo, _: Choice) -> None:
         self.calibration.update(message)
+        self._admit()
 
     def _on_truth_depth(self, message: Image, _: Choice) -> None:
         if self._truth is None:
@@ -187,6 +224,34 @@ class Intake:
 
     # ------------------------------------------------------------ rules
 
+    def _admit(self) -> None:
+        """Make frames of the images whose camera is known; the first image often overtakes its camera_info."""
+        infos = self._subscriptions.get("camera_info")
+        while self._early and infos is not None:
+            early = self._early[0]
+            height, width = early.image.shape[:2]
+            if self.calibration.ready(infos, width, height):
+                self._early.popleft()
+                self._make_frame(early)
+            elif self.calibration.fault or time.monotonic() - early.arrived > _CALIBRATION_WAIT_S:
+                self._early.popleft()
+                self._drop("no_camera_info", self.calibration.explain(infos))
+            else:
+                return
+
+    def _make_frame(self, early: _Early) -> None:
+        begin = time.monotonic()
+        image = self.calibration.rectified(early.image)
+        self._say(self.calibration.remark)
+        self._stopwatch.add("decode", early.decoding_s + time.monotonic() - begin)
+        frame = Frame(self._ids, early.stamp_ns, image, self.calibration.camera)
+        self._ids += 1
+        if self._truth is None:
+            self._hand_over(frame, early.body, early.arrived)
+        else:
+            self._truth.add_frame(frame, early.arrived)
+            self._release(self._truth)
+
     def _may_enter(self, stamp: int) -> bool:
         ruling = self.gate.judge(stamp, now_ns(self._node))
         if ruling.drop == "too_old":
@@ -202,7 +267,7 @@ class Intake:
         if ruling.reset:
             self._log.warning(f"{ruling.cut}: a new map begins (node.on_time_jump is reset)")
             self.new_session()
-            self._counters.received = 1
+            self._counters.count("received")
             self.gate.judge(stamp, 0)
         elif ruling.cut:
             self._log.warning(f"{ruling.cut}: a new segment begins")
@@ -224,12 +289,16 @@ class Intake:
         T_base_cam = self._listener.lookup(config.base_frame, camera)
         if T_base_cam is None:
             known = ", ".join(self._listener.frames()) or "none"
+            now = time.monotonic()
+            self._unmounted_since = self._unmounted_since or now
             self._drop(
                 "no_transform",
                 f"TF has no transform from '{camera}' to '{config.base_frame}' (known frames: {known}); publish it "
                 "with static_transform_publisher or correct node.base_frame and node.camera_frame",
+                say=now - self._unmounted_since >= config.tf_timeout_s,
             )
             return None
+        self._listener.close()  # a busy /tf costs time, and the mount is known now
         self.body = Body.mounted(config.base_frame, camera, T_base_cam)
         return self.body
 
@@ -262,10 +331,10 @@ class Intake:
     def _hand_over(self, frame: Frame, body: Body, arrived: float) -> None:
         self._deliver(Arrival(frame, body, self.session, self._segment, self._reason, arrived, queued=time.monotonic()))
 
-    def _drop(self, cause: str, sentence: str) -> None:
-        self._counters.drop(cause)
-        self.last_drop = sentence
-        if cause != "paused":
+    def _drop(self, cause: str, sentence: str, *, say: bool = True) -> None:
+        self._counters.count(cause)
+        self.last_drop, self.last_drop_time = sentence, time.monotonic()
+        if say and cause != "paused":
             self._say(sentence, key=cause)
 
     def _say(self, sentence: str, key: str = "") -> None:

@@ -27,10 +27,10 @@ import da3_ros
 from da3_ros import config as configs
 from da3_ros.config import Config
 from da3_ros.errors import Da3Error, OutputError, SourceError
-from da3_ros.files import reason
 from da3_ros.evaluation.record import Record, Sample
 from da3_ros.evaluation.report import write_report
 from da3_ros.evaluation.summary import Summary, summarise, write_json
+from da3_ros.files import reason
 from da3_ros.mapping import ply
 from da3_ros.ros.counters import DROP_CAUSES
 from da3_ros.ros.fastdds import use_profile
@@ -101,6 +101,8 @@ def evaluate_live(
             say("waiting until the node has finished")
             _wait(lambda: time.monotonic() - observer.last_event > _QUIET_S, node, DRAIN_S, "did not finish")
             notes, keyframes = _collect(observer, out)
+            if not config.window.live:  # otherwise every frame is predicted
+                observer.leave_out_inference(keyframes)
             status = observer.status
         finally:
             observer.close()
@@ -138,6 +140,8 @@ def evaluate_live(
     lost = len(stamps) - status.frames_received
     if lost > 0:
         record.notes.append(f"{lost} images were lost between the player and the node.")
+    if observer.odometry < status.frames_accepted:
+        record.notes.append(f"{status.frames_accepted - observer.odometry} odometry messages did not arrive.")
     summary = summarise(record)
     write_json(out / "report.json", summary)
     write_report(out / "report.html", record, summary)
@@ -221,6 +225,7 @@ def _play(
         rate=rate,
         clock=True,
         wait_s=START_S,
+        wait_for_all=True,
         remap=remap,
         progress=progress,
         context=context,

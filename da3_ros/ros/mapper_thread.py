@@ -16,19 +16,22 @@ from da3_ros.errors import Da3Error
 from da3_ros.geometry.se3 import Array
 from da3_ros.mapping.map import Map, SubmapChange
 from da3_ros.ros.counters import Counters, Stopwatch
+from da3_ros.ros.graph import GraphLog
+from da3_ros.ros.pace import Pace
 from da3_ros.types import FloatArray, FusedKeyframe, ImageArray, Trajectory
 
 T = TypeVar("T")
 
 # More keyframes than this waiting means the map cannot keep up; the oldest are left out and counted.
 _MOST_WAITING = 64
+_IDLE_S = 0.1
 
 
 class MapOutputs(Protocol):
     """What the mapper publishes; called on its thread."""
 
-    def map_listeners(self) -> tuple[int, int]:
-        """Number of subscribers of map/points and of map/updates."""
+    def map_listeners(self) -> tuple[int, int, int]:
+        """Number of subscribers of map/points, map/updates and pose_graph."""
         ...
 
     def map_points(self, points: FloatArray, colors: ImageArray) -> None:
@@ -39,8 +42,16 @@ class MapOutputs(Protocol):
         """Publish submaps that changed."""
         ...
 
+    def graph(self, graph: GraphLog, anchors: dict[int, Array], revision: int) -> None:
+        """Publish the pose graph."""
+        ...
+
     def path(self, trajectory: Trajectory) -> None:
         """Publish camera poses in map axes."""
+        ...
+
+    def withdraw(self, session: int) -> None:
+        """Withdraw the map, graph and path of the session before this one."""
         ...
 
 
@@ -52,23 +63,30 @@ class MapperThread(threading.Thread):
         self._config, self._outputs, self._counters, self._stopwatch = config, outputs, counters, stopwatch
         self._work: Queue[Callable[[], None] | None] = Queue()
         self._map = Map(config.map)
+        self._graph = GraphLog(0)
+        self._anchors: dict[int, Array] = {}
         self._session = 0
         self._revision = 0
-        self._listeners = (0, 0)
+        self._listeners = (0, 0, 0)
         self._changed = False
-        self._due = 0.0
+        self._pace = Pace(config.node.map_rate_hz)
         self.points = 0  # in the map; read by the status
 
     def insert(self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int) -> None:
         """Fuse keyframes and move submaps (``T_map_submap`` in the axes of the published map)."""
-        if self._work.qsize() > _MOST_WAITING:
-            self._counters.drop("keyframes_dropped", len(fused))
-            fused = ()
-        self._work.put(lambda: self._insert(session, fused, anchors, revision))
+        room = self._work.qsize() <= _MOST_WAITING
+        if not room:
+            self._counters.count("keyframes_dropped", len(fused), session)
+        self._work.put(lambda: self._insert(session, fused, anchors, revision, fuse=room))
 
-    def publish_path(self, trajectory: Trajectory) -> None:
+    def publish_path(self, session: int, trajectory: Trajectory) -> None:
         """Publish a path from this thread."""
-        self._work.put(lambda: self._outputs.path(trajectory))
+
+        def publish() -> None:
+            if session == self._session:
+                self._outputs.path(trajectory)
+
+        self._work.put(publish)
 
     def reset(self, session: int) -> None:
         """Start an empty map."""
@@ -97,43 +115,60 @@ class MapperThread(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
-        period = 1.0 / self._config.node.map_rate_hz
         while True:
             with contextlib.suppress(Empty):
-                work = self._work.get(timeout=min(period, 0.25))
+                work = self._work.get(timeout=_IDLE_S)
                 if work is None:
                     return
                 work()
-            if time.monotonic() >= self._due:
-                self._due = time.monotonic() + period
+            if self._pace.due():
+                begin = time.monotonic()
                 self._publish()
+                self._pace.took(time.monotonic() - begin)
 
-    def _insert(self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int) -> None:
+    def _insert(
+        self,
+        session: int,
+        fused: tuple[FusedKeyframe, ...],
+        anchors: dict[int, Array],
+        revision: int,
+        *,
+        fuse: bool,
+    ) -> None:
         if session != self._session:
             return
         begin = time.monotonic()
+        self._anchors.update(anchors)
         self._map.move(anchors)
+        self._changed |= bool(fused) or revision != self._revision
         self._revision = revision
+        self._graph.add(fused)
+        if not fused or not fuse:
+            return
         for keyframe in fused:
             self._map.insert(keyframe)
-        self._changed = True
         self.points = len(self._map)
-        if fused:
-            self._stopwatch.add("map", time.monotonic() - begin)
+        self._stopwatch.add("map", time.monotonic() - begin)
 
     def _reset(self, session: int) -> None:
         self._session, self._map, self._revision, self.points = session, Map(self._config.map), 0, 0
-        self._changed = True
+        self._graph, self._anchors, self._changed = GraphLog(session), {}, False
+        self._outputs.withdraw(session)
 
     def _publish(self) -> None:
         listeners = self._outputs.map_listeners()
-        new_points, new_updates = (now > before for now, before in zip(listeners, self._listeners, strict=True))
-        if listeners[0] and (self._changed or new_points) and len(self._map):
+        points, updates, graph = (
+            bool(now) and (self._changed or now > before)
+            for now, before in zip(listeners, self._listeners, strict=True)
+        )
+        if points and len(self._map):
             self._outputs.map_points(*self._map.points())
-        if listeners[1] and (self._changed or new_updates) and len(self._map):
+        if updates and len(self._map):
             # Somebody new gets every submap: the history that the middleware keeps is shorter than the map.
             changes = self._map.take_changes()
-            changes = self._map.contents() if new_updates else changes
+            changes = self._map.contents() if listeners[1] > self._listeners[1] else changes
             self._outputs.map_changes(changes, self._revision, self._session)
+        if graph and len(self._graph):
+            self._outputs.graph(self._graph, self._anchors, self._revision)
         self._listeners = listeners
         self._changed = False

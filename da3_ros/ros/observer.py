@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,7 @@ class Observer:
         self.last_event = time.monotonic()  # when anything last changed
         self.samples: list[DepthSample] = []
         self._wanted = sorted(sample_stamps)
+        self._odometry_s: dict[int, float] = {}  # stamp -> seconds from the image to its odometry
         self._sent: dict[int, float] = {}  # stamp -> monotonic time at which the image was published
         self._stages: dict[str, list[tuple[float, float, float]]] = {}
         self._watched = node
@@ -182,6 +184,21 @@ class Observer:
         self.odometry += 1
         self.last_event = now
         self._note_latency("image to odometry", message.header, now)
+        stamp = stamp_ns(message.header.stamp)
+        if stamp in self._sent:
+            self._odometry_s[stamp] = now - self._sent[stamp]
+
+    def leave_out_inference(self, keyframes: set[int]) -> None:
+        """Add the latency of odometry of the frames that found no inference due or under way.
+
+        Args:
+            keyframes: their stamps; a keyframe is predicted while the frame after it arrives.
+        """
+        stamps = sorted(self._odometry_s)
+        busy = keyframes | {after for before, after in pairwise(stamps) if before in keyframes}
+        for stamp in stamps:
+            if stamp not in busy:
+                self.latency.add("image to odometry, no inference", self._odometry_s[stamp])
 
     def _note_latency(self, name: str, head: Header, now: float) -> None:
         sent = self._sent.get(stamp_ns(head.stamp))

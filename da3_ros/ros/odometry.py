@@ -42,12 +42,14 @@ class OdometryChain:
         T_odom_body = body.pose(estimate.T_odom_cam)
         twist, factor = np.zeros(6), covariance.WEAK_FACTOR if estimate.state is State.WEAK else 1.0
         P_pose, P_twist = covariance.unknown(), covariance.unknown()
-        if previous is not None:
+        settled = previous is not None and previous.state is not State.INIT and estimate.state is not State.INIT
+        if previous is not None and estimate.state is not State.INIT:
             step = se3.inverse(previous.T_odom_cam) @ estimate.T_odom_cam
             self._covariance.step(step, estimate.sigma_rotation, estimate.sigma_translation)
-        if estimate.state is not State.LOST:
+        # Before the first prediction nothing is known; the step that ends it spans all frames until then.
+        if estimate.state not in (State.LOST, State.INIT):
             P_pose = self._covariance.pose(T_odom_body, body.T_body_cam, factor)
-            if previous is not None and previous.segment == estimate.segment:
+            if settled and previous is not None and previous.segment == estimate.segment:
                 dt_s = (estimate.stamp_ns - previous.stamp_ns) / 1e9
                 moved = se3.log(se3.inverse(body.pose(previous.T_odom_cam)) @ T_odom_body)
                 twist = np.concatenate([moved[3:], moved[:3]]) / max(dt_s, 1e-3)

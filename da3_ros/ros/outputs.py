@@ -23,14 +23,13 @@ from da3_ros.ros.body import Body
 from da3_ros.ros.counters import Stopwatch
 from da3_ros.ros.graph import GraphLog
 from da3_ros.ros.odometry import BodyState, OdometryChain, odometry_message
+from da3_ros.ros.pace import Pace
 from da3_ros.ros.tracker_thread import Arrival
 from da3_ros.types import (
     DepthMap,
     Estimate,
     FloatArray,
-    FusedKeyframe,
     ImageArray,
-    Integration,
     State,
     Status,
     Trajectory,
@@ -45,6 +44,7 @@ class Outputs:
     def __init__(self, node: Node, config: Config, stopwatch: Stopwatch) -> None:
         """Advertise everything."""
         self._node, self._config, self._stopwatch = node, config.node, stopwatch
+        self._sim_time = bool(node.get_parameter("use_sim_time").value)
         self._depth = self._publisher(Image, "depth/image", 2)
         self._depth_info = self._publisher(CameraInfo, "depth/camera_info", 2)
         self._confidence = self._publisher(Image, "confidence/image", 2)
@@ -56,11 +56,10 @@ class Outputs:
         self._updates = self._publisher(MapUpdate, "map/updates", _UPDATES_KEPT, latched=True)
         self._graph = self._publisher(PoseGraph, "pose_graph", 1, latched=True)
         self._tf = self._publisher(TFMessage, "/tf", 100)
-        self._session = 0
         self._chain = OdometryChain()
-        self._graph_log = GraphLog(0)
-        self._graph_state = (0, 0, 0)
-        self._path_due = 0.0
+        self._latched: set[Publisher[Any]] = set()  # topics on which a message of this session is kept
+        self._path_pace = Pace(config.node.path_rate_hz)
+        self._path_known: tuple[tuple[int, ...], int] = ((), 0)  # revision published, subscribers then
         self._path_cache: dict[int, tuple[Array, PoseStamped]] = {}
         self._stamp_ns = 0
         self._metric = False
@@ -72,11 +71,13 @@ class Outputs:
 
     # ------------------------------------------------------------ tracker thread
 
+    def begin_session(self) -> None:
+        """Odometry starts anew."""
+        self._chain, self.path_length, self._last_centre = OdometryChain(), 0.0, None
+
     def estimate(self, arrival: Arrival, estimate: Estimate, status: Status) -> None:
         """Publish odometry, odom TF and pose of one frame."""
         body = arrival.body
-        if arrival.session != self._session:
-            self._start_session(arrival.session)
         state = self._chain.advance(body, estimate)
         self._measure(state)
         self._metric = estimate.metric
@@ -96,7 +97,8 @@ class Outputs:
             self._pose.publish(PoseWithCovarianceStamped(header=head, pose=in_map))
         self.last_output = time.monotonic()
         now = messages.now_ns(self._node)
-        if now:
+        # A simulated clock moves in steps as long as what is measured.
+        if now and not self._sim_time:
             self._stopwatch.add("end_to_end", (now - estimate.stamp_ns) / 1e9)
 
     def depth(self, body: Body, depth: DepthMap) -> None:
@@ -115,28 +117,21 @@ class Outputs:
             confidence = depth.confidence.astype(np.float32, copy=False)
             self._confidence.publish(messages.image(head, confidence, "32FC1"))
 
-    def keyframes(self, body: Body, fused: tuple[FusedKeyframe, ...], integration: Integration, session: int) -> None:
-        """Publish the pose graph where it changed and somebody listens."""
-        if session != self._graph_log.session:
-            self._graph_log = GraphLog(session)
-        self._graph_log.add(fused)
-        listeners = self._graph.get_subscription_count()
-        state = (len(self._graph_log), integration.revision, listeners)
-        if listeners and len(self._graph_log) and state != self._graph_state:
-            anchors = {submap: body.T_world_slam @ anchor for submap, anchor in integration.anchors.items()}
-            message = self._graph_log.message(
-                self._config.map_frame, anchors, integration.revision, metric=self._metric
-            )
-            self._graph.publish(message)
-            self._graph_state = state
-
-    def wants_path(self) -> bool:
-        """Whether somebody listens to the path and it is due."""
-        now = time.monotonic()
-        if now < self._path_due or not self._path.get_subscription_count():
+    def wants_path(self, revision: tuple[int, ...]) -> bool:
+        """Whether a path is due that is new, or new to somebody who listens."""
+        if not self._path_pace.due():
             return False
-        self._path_due = now + 1.0 / self._config.path_rate_hz
+        listeners = self._path.get_subscription_count()
+        known, before = self._path_known
+        self._path_known = (known, listeners)
+        if not listeners or (revision == known and listeners <= before):
+            return False
+        self._path_known = (revision, listeners)
         return True
+
+    def path_took(self, seconds: float) -> None:
+        """Pace the path by what it costs."""
+        self._path_pace.took(seconds)
 
     # ------------------------------------------------------------ mapper thread
 
@@ -155,10 +150,34 @@ class Outputs:
         if len(cache) > 2 * self._config.path_max_poses:
             self._path_cache = {int(trajectory.stamps_ns[i]): cache[int(trajectory.stamps_ns[i])] for i in chosen}
         self._path.publish(Path(header=head, poses=poses))
+        self._latched.add(self._path)
 
-    def map_listeners(self) -> tuple[int, int]:
-        """Number of subscribers of map/points and of map/updates."""
-        return self._points.get_subscription_count(), self._updates.get_subscription_count()
+    def withdraw(self, session: int) -> None:
+        """Replace what is kept for late subscribers by something empty: it is not of this session."""
+        head = messages.header(messages.now_ns(self._node), self._config.map_frame)
+        nothing = np.zeros((0, 3))
+        empty = {
+            self._path: Path(header=head),
+            self._points: messages.point_cloud(head, nothing.astype(np.float32), nothing.astype(np.uint8)),
+            self._graph: PoseGraph(header=head, session_id=session),
+        }
+        for publisher, message in empty.items():
+            if publisher in self._latched:
+                publisher.publish(message)
+        self._latched.clear()
+        self._path_cache.clear()
+
+    def map_listeners(self) -> tuple[int, int, int]:
+        """Number of subscribers of map/points, map/updates and pose_graph."""
+        points, updates, graph = (
+            publisher.get_subscription_count() for publisher in (self._points, self._updates, self._graph)
+        )
+        return points, updates, graph
+
+    def graph(self, graph: GraphLog, anchors: dict[int, Array], revision: int) -> None:
+        """Publish the pose graph with submaps at ``anchors`` (``T_map_submap`` in ROS axes)."""
+        self._graph.publish(graph.message(self._config.map_frame, anchors, revision, metric=self._metric))
+        self._latched.add(self._graph)
 
     def map_points(self, points: FloatArray, colors: ImageArray) -> None:
         """Publish the whole map, thinned evenly to the cap."""
@@ -167,6 +186,7 @@ class Outputs:
             points, colors = points[chosen], colors[chosen]
         head = messages.header(self._stamp_ns, self._config.map_frame)
         self._points.publish(messages.point_cloud(head, points, colors))
+        self._latched.add(self._points)
 
     def map_changes(self, changes: list[SubmapChange], revision: int, session: int) -> None:
         """Publish the whole content of each submap that changed."""
@@ -191,11 +211,13 @@ class Outputs:
     def map_tf(self) -> None:
         """Broadcast map -> odom, stamped slightly ahead so that look-ups at the latest image succeed."""
         correction = self._correction
-        now = messages.now_ns(self._node) + round(self._config.map_tf_tolerance_s * 1e9)
-        if correction is None or not self._config.publish_map_tf or now == self._map_tf_ns:
-            return  # the same stamp twice is an error to tf2, and happens while a simulated clock stands still
+        now = messages.now_ns(self._node)
+        # The same stamp twice is an error to tf2, and happens while a simulated clock stands still.
+        if correction is None or not self._config.publish_map_tf or now in (0, self._map_tf_ns):
+            return
         self._map_tf_ns = now
-        map_to_odom = messages.transform(now, self._config.map_frame, self._config.odom_frame, correction)
+        ahead = now + round(self._config.map_tf_tolerance_s * 1e9)
+        map_to_odom = messages.transform(ahead, self._config.map_frame, self._config.odom_frame, correction)
         self._tf.publish(TFMessage(transforms=[map_to_odom]))
 
     def forget(self) -> None:
@@ -211,10 +233,6 @@ class Outputs:
             self._node.destroy_publisher(publisher)
 
     # ------------------------------------------------------------
-
-    def _start_session(self, session: int) -> None:
-        self._session, self._chain, self.path_length = session, OdometryChain(), 0.0
-        self._last_centre = None
 
     def _measure(self, state: BodyState) -> None:
         centre = state.T_odom_body[:3, 3]

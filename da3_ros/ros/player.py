@@ -27,6 +27,7 @@ CLOCK_HZ = 100.0
 _DEPTH = 20
 _SETTLE_S = 1.0  # after the first subscriber, others are waited for until none has come for this long
 _FLUSH_S = 5.0
+_HEARD_BY_ALL = ("/tf", "/tf_static")  # RViz and every tf2 buffer listen to these: that says nothing about the node
 
 Progress = Callable[[float, float], None]  # seconds played of seconds in all
 OnPublish = Callable[[str, bytes], None]  # topic as recorded, CDR bytes
@@ -50,6 +51,7 @@ def play(
     clock: bool = False,
     loop: bool = False,
     wait_s: float = 0.0,
+    wait_for_all: bool = False,
     remap: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     context: Context | None = None,
@@ -63,6 +65,7 @@ def play(
         clock: also publish /clock at 100 Hz of real time, for nodes with ``use_sim_time``.
         loop: start again at the end; the clock then jumps back.
         wait_s: wait this long at most for subscribers before the first message; 0: do not wait.
+        wait_for_all: every topic must have a subscriber, not just one of them.
         remap: recorded topic -> topic to publish on; "" leaves a topic out.
         progress: called a few times a second.
         context: an initialised one to use; otherwise ROS is initialised here.
@@ -70,7 +73,7 @@ def play(
 
     Raises:
         SourceError: the bag cannot be read, or ``remap`` names a topic that it lacks.
-        Da3Error: rate is not positive, or nobody subscribed within ``wait_s``.
+        Da3Error: rate is not positive, or nobody (to some topic) subscribed within ``wait_s``.
     """
     if not rate > 0:
         raise Da3Error(f"the rate must be positive, not {rate:g}")
@@ -83,7 +86,7 @@ def play(
     with _node(context) as node:
         player = _Player(node, playback, remap, rate, clock, result)
         try:
-            player.wait_for_subscribers(wait_s)
+            player.wait_for_subscribers(wait_s, everywhere=wait_for_all)
             while True:
                 player.play_once(progress, on_publish)
                 result.loops += 1
@@ -122,28 +125,33 @@ class _Player:
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._clock = node.create_publisher(Clock, "/clock", best_effort) if clock else None
         self._clock_due = 0.0
+        self._ticked_ns = 0
 
-    def wait_for_subscribers(self, wait_s: float) -> None:
-        """Return once somebody subscribed and nobody else came for a second.
+    def wait_for_subscribers(self, wait_s: float, *, everywhere: bool) -> None:
+        """Return once somebody subscribed (to each topic, if asked for) and nobody else came for a second.
 
         Raises:
             Da3Error: nobody came.
         """
+        enough = all if everywhere else any
         if wait_s <= 0:
             return
+        publishers = list(self._publishers.values())
+        awaited = [p for p in publishers if p.topic_name not in _HEARD_BY_ALL] or publishers
         begin = changed = time.monotonic()
         before: list[int] = []
         while time.monotonic() - begin < wait_s:
-            counts = [publisher.get_subscription_count() for publisher in self._publishers.values()]
+            counts = [publisher.get_subscription_count() for publisher in awaited]
             if counts != before:
                 before, changed = counts, time.monotonic()
-            if any(counts) and time.monotonic() - changed > _SETTLE_S:
+            if enough(counts) and time.monotonic() - changed > _SETTLE_S:
                 return
             # A node under use_sim_time may need time to run before it subscribes.
             self._tick(self._playback.start_ns)
             time.sleep(0.01)
-        if not any(before):
-            names = ", ".join(publisher.topic_name for publisher in self._publishers.values())
+        if not enough(before):
+            heard = zip(awaited, before, strict=True)
+            names = ", ".join(publisher.topic_name for publisher, count in heard if not count)
             raise Da3Error(f"nobody subscribed to {names} within {wait_s:g} s; start the node, or play without waiting")
 
     def play_once(self, progress: Progress | None, on_publish: OnPublish | None) -> None:
@@ -155,7 +163,7 @@ class _Player:
             if publisher is None:
                 continue
             due = begin + (t_ns - first) / 1e9 / self._rate
-            self._sleep_until(due, begin, first)
+            self._sleep_until(due, t_ns)
             now = time.monotonic()
             self._result.late_max_s = max(self._result.late_max_s, now - due)
             if on_publish is not None:
@@ -165,7 +173,7 @@ class _Player:
             if progress is not None and now - shown > 0.25:
                 shown = now
                 progress((t_ns - first) / 1e9, (last - first) / 1e9)
-        self._tick(last)
+        self._tick(max(last, self._ticked_ns))  # a tick may have come after the last message; never go back
         if progress is not None:
             progress((last - first) / 1e9, (last - first) / 1e9)
 
@@ -177,13 +185,16 @@ class _Player:
             while not publisher.wait_for_all_acked(Duration(nanoseconds=1)) and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-    def _sleep_until(self, due: float, begin: float, first: int) -> None:
-        """Sleep, and keep the clock ticking meanwhile."""
+    def _sleep_until(self, due: float, t_ns: int) -> None:
+        """Sleep until a message of recorded time ``t_ns`` is due, and keep the clock ticking meanwhile.
+
+        The clock never runs ahead of a message that is late: it would have to be set back at the end.
+        """
         while True:
             now = time.monotonic()
-            if self._clock is not None and now >= self._clock_due:
-                self._tick(first + round((now - begin) * self._rate * 1e9))
             left = due - now
+            if self._clock is not None and now >= self._clock_due:
+                self._tick(t_ns - round(max(left, 0.0) * self._rate * 1e9))
             if left <= 0:
                 return
             step = left if self._clock is None else min(left, max(self._clock_due - now, 0.0))
@@ -192,6 +203,7 @@ class _Player:
     def _tick(self, t_ns: int) -> None:
         if self._clock is not None:
             self._clock_due = time.monotonic() + 1.0 / CLOCK_HZ
+            self._ticked_ns = t_ns
             self._clock.publish(Clock(clock=to_stamp(t_ns)))
 
 

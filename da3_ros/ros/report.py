@@ -104,10 +104,10 @@ def _fill_slam(out: SlamStatus, status: Status, health: Health) -> None:
     out.keyframes, out.windows, out.submaps = status.keyframes, status.windows, status.submaps
 
 
-def diagnostics_message(head: Header, name: str, report: SlamStatus) -> DiagnosticArray:
-    """The report for robot monitors: ERROR when lost or silent, WARN when weak or loading."""
+def diagnostics_message(head: Header, name: str, report: SlamStatus, *, silent: bool) -> DiagnosticArray:
+    """The report for robot monitors: ERROR when lost or silent, WARN when weak, loading or with a reason."""
     level = DiagnosticStatus.OK
-    if report.state in (SlamStatus.STATE_LOST, SlamStatus.STATE_FAILED):
+    if silent or report.state in (SlamStatus.STATE_LOST, SlamStatus.STATE_FAILED):
         level = DiagnosticStatus.ERROR
     elif report.reason or report.state in (SlamStatus.STATE_WEAK, SlamStatus.STATE_BUILDING_ENGINE):
         level = DiagnosticStatus.WARN

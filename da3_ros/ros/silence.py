@@ -8,29 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known about the input when nothing comes out."""
+    """What is known about the input when nothing has come out for a while."""
 
     topic: str  # where images are expected
     publisher_problem: str  # no publisher, wrong type, incompatible QoS; empty: a publisher fits
     clock_missing: bool  # use_sim_time is set and /clock has not been heard
-    received: int  # images since the last output
-    dropped: dict[str, int]  # by cause, since the last output
-    last_drop: str  # sentence of the last dropped frame
-    last_image_s: float | None  # seconds since the last image; None: never
+    image_age_s: float | None  # since the last image; None: there has been none since waiting began
+    streaming: bool  # images still come
+    drop: str  # why the last image since the last output was dropped; empty: it was not
     lost: bool  # the tracker has lost the camera's motion
     slam_reason: str
 
 
 def explain(facts: Facts) -> str:
     """Name the cause, the most basic one first."""
-    if facts.received == 0:
+    if not facts.streaming:
         if facts.publisher_problem:
             return facts.publisher_problem
-        if facts.last_image_s is not None:
-            return f"{facts.topic} has a publisher but its last image came {facts.last_image_s:.0f} s ago"
-        return f"{facts.topic} has a publisher but no image has arrived; check the camera and the network"
-    if sum(facts.dropped.values()) and facts.last_drop:
-        return facts.last_drop
+        if facts.image_age_s is None:
+            return f"{facts.topic} has a publisher but no image has arrived; check the camera and the network"
+        dropped = f"; it was dropped: {facts.drop}" if facts.drop else ""
+        return f"{facts.topic} has a publisher but its last image came {facts.image_age_s:.0f} s ago{dropped}"
+    if facts.drop:
+        return facts.drop
     if facts.clock_missing:
         return "use_sim_time is set but nobody publishes /clock; play the recording with --clock or unset use_sim_time"
     if facts.lost:
@@ -39,32 +39,25 @@ def explain(facts: Facts) -> str:
 
 
 class Watchdog:
-    """Notices silence, says why once, and notices when it ends."""
+    """Notices silence, says why once, and notices when it ends.  Times are monotonic seconds."""
 
     def __init__(self, silence_s: float) -> None:
-        self._silence_s = silence_s
-        self._since = time.monotonic()
-        self._received = 0
-        self._dropped: dict[str, int] = {}
+        self.silence_s = silence_s
+        self.since = time.monotonic()  # the last output, or when waiting began
         self.reason = ""
 
     def restart(self) -> None:
         """Begin to wait (activation, resume, reset)."""
-        self._since, self._received, self._dropped, self.reason = time.monotonic(), 0, {}, ""
+        self.since, self.reason = time.monotonic(), ""
 
-    def silent(self, last_output: float, received: int, dropped: dict[str, int]) -> bool:
-        """Whether there has been no output for too long; remembers the counts at the last output."""
-        if last_output > self._since:
-            self._since, self._received, self._dropped, self.reason = last_output, received, dropped, ""
-        return time.monotonic() - self._since > self._silence_s
-
-    def since(self, received: int, dropped: dict[str, int]) -> tuple[int, dict[str, int]]:
-        """Images received and dropped since the last output."""
-        counts = {cause: max(count - self._dropped.get(cause, 0), 0) for cause, count in dropped.items()}
-        return max(received - self._received, 0), counts
+    def silent(self, last_output: float) -> bool:
+        """Whether there has been no output for too long."""
+        if last_output > self.since:
+            self.since, self.reason = last_output, ""
+        return time.monotonic() - self.since > self.silence_s
 
     def accuse(self, reason: str) -> bool:
-        """Keep the reason; True where it has not been said during this silence."""
+        """Keep the reason; True where it is the first of this silence."""
         fresh = self.reason == ""
         self.reason = reason
         return fresh

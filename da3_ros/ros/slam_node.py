@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -34,6 +34,7 @@ from da3_ros.ros.fastdds import use_profile
 from da3_ros.ros.intake import Intake
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.outputs import Outputs
+from da3_ros.ros.predictor_thread import PredictorThread
 from da3_ros.ros.services import Services
 from da3_ros.ros.tracker_thread import TrackerThread
 from da3_ros.types import State, Status, Trajectory
@@ -50,13 +51,16 @@ _JOIN_S = 5.0
 class SlamNode(LifecycleNode):
     """Configure loads, activate subscribes, deactivate stops the input, cleanup frees everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         """Read the parameters.
+
+        Args:
+            options: those of rclpy's Node: context, namespace, parameter_overrides, ...
 
         Raises:
             ConfigError: one line per parameter that cannot be used.
         """
-        super().__init__(NAME)
+        super().__init__(NAME, **options)
         self.config = parameters.configuration(self._parameter_overrides)
         parameters.declare(self, self.config)
         self.failure: str | None = None  # set once: the process has to end
@@ -66,8 +70,10 @@ class SlamNode(LifecycleNode):
         self._mapper: MapperThread | None = None
         self._tracker: TrackerThread | None = None
         self._intake: Intake | None = None
+        self._busy: PredictorThread | None = None  # of the configuration before, until it has ended
         self._service_desk: Services | None = None
         self._active = False
+        self._session = 0  # of the last configuration
         self._follow_due = self._status_due = 0.0
         self._last_state: tuple[object, ...] = ()
         latched = QoSProfile(
@@ -84,11 +90,15 @@ class SlamNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the predictor (in its thread) and advertise."""
-        self._counters.clear()
+        if self._busy is not None and self._busy.is_alive():  # two must never own one accelerator
+            self.get_logger().error("the predictor of before is still busy with its last window; configure again later")
+            return TransitionCallbackReturn.FAILURE
+        self._session += 1  # numbers are not used twice: consumers tell maps apart by them
+        self._counters.begin(self._session)
         self._outputs = Outputs(self, self.config, self._stopwatch)
         self._mapper = MapperThread(self.config, self._outputs, self._counters, self._stopwatch)
         self._tracker = TrackerThread(self.config, self._outputs, self._mapper, self._counters, self._stopwatch)
-        self._intake = Intake(self, self.config, self._counters, self._stopwatch, self._tracker.put)
+        self._intake = Intake(self, self.config, self._session, self._counters, self._stopwatch, self._tracker.put)
         self._service_desk = Services(self, self.config, self)
         self._mapper.start()
         self._tracker.start()
@@ -106,6 +116,8 @@ class SlamNode(LifecycleNode):
         self._active = True
         self._watchdog.restart()
         self._subscribe_truth()
+        topics = ", ".join(self._intake.topics)
+        self.get_logger().info(f"active: predictor {self.config.predictor}, listening to {topics}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -159,7 +171,9 @@ class SlamNode(LifecycleNode):
                 thread.join(_JOIN_S)
         if self._tracker is not None and self._tracker.predictor.ident is not None:
             self._tracker.predictor.join(_JOIN_S)
+            self._busy = self._tracker.predictor
         if self._intake is not None:
+            self._session = self._intake.session
             self._intake.destroy()
         if self._outputs is not None:
             self._outputs.close()
@@ -190,7 +204,7 @@ class SlamNode(LifecycleNode):
         assert self._tracker is not None
         if paused == self._intake.paused:
             return "the node is paused already" if paused else "the node is not paused"
-        self._intake.paused = paused
+        self._intake.pause(paused)
         if paused:
             self._tracker.drop_waiting("paused")
         self._watchdog.restart()
@@ -230,8 +244,7 @@ class SlamNode(LifecycleNode):
             self._watch(self._intake)
         if now >= self._follow_due:
             self._follow_due = now + _FOLLOW_S
-        health = self._health()
-        status = self._slam_status()
+        health, status = self._health(), self._slam_status()
         joined = (status.keyframes, status.breaks_detected) if status is not None else ()
         current = (report.state_of(status, health), report.reason_of(status, health), joined)
         if now >= self._status_due or current != self._last_state:
@@ -249,21 +262,19 @@ class SlamNode(LifecycleNode):
     def _watch(self, intake: Intake) -> None:
         """Warn once, naming the cause, after some seconds without output."""
         assert self._outputs is not None
-        counters, dropped = self._counters, self._counters.drops()
-        silent = self._watchdog.silent(self._outputs.last_output, counters.received, dropped)
+        silent = self._watchdog.silent(self._outputs.last_output)
         if not silent or intake.paused or self._loading() or intake.images is None:
             return
-        received, dropped = self._watchdog.since(counters.received, dropped)
-        status, age_s = self._slam_status(), self._stopwatch.age_s("image")
+        status, now, since = self._slam_status(), time.monotonic(), self._watchdog.since
+        image_age_s = None if intake.last_image is None else now - intake.last_image
         reason = silence.explain(
             silence.Facts(
                 topic=intake.images.topic,
                 publisher_problem=intake.images.problem(),
                 clock_missing=bool(self.get_parameter("use_sim_time").value) and messages.now_ns(self) == 0,
-                received=received,
-                dropped=dropped,
-                last_drop=intake.last_drop,
-                last_image_s=None if age_s is None else age_s,
+                image_age_s=image_age_s,
+                streaming=image_age_s is not None and image_age_s < self._watchdog.silence_s,
+                drop=intake.last_drop if intake.last_drop_time > since else "",
                 lost=status is not None and status.state is State.LOST,
                 slam_reason=status.reason if status is not None else "",
             )
@@ -291,7 +302,7 @@ class SlamNode(LifecycleNode):
         elif not self._active or (intake is not None and intake.paused):
             state = SlamStatus.STATE_PAUSED
         return report.Health(
-            session=intake.session if intake is not None else 0,
+            session=intake.session if intake is not None else self._session,
             state=state,
             silence=self.failure or (self._watchdog.reason if self._active else ""),
             time_jumps=intake.gate.jumps if intake is not None else 0,
@@ -306,14 +317,21 @@ class SlamNode(LifecycleNode):
         status = report.status_message(head, self._slam_status(), self._health(), self._counters, self._stopwatch)
         self._status_publisher.publish(status)
         name = f"{self.get_fully_qualified_name().lstrip('/')}: slam"
-        self._diagnostics_publisher.publish(report.diagnostics_message(messages.header(now, ""), name, status))
+        silent = bool(self._watchdog.reason) and self._active
+        diagnostics = report.diagnostics_message(messages.header(now, ""), name, status, silent=silent)
+        self._diagnostics_publisher.publish(diagnostics)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM (exit code 0), bad parameters or a dead worker (1)."""
     use_profile()
     # Our own handlers: publishers must outlive the signal, for the last status.
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a --ros-args that cannot be parsed, a parameter file that cannot be read
+        first = str(error).strip().splitlines()[0].split(", at /")[0]  # without the place in rcl's source
+        sys.stderr.write(f"{NAME}: the ROS arguments cannot be used ({first}); correct what follows --ros-args\n")
+        return 1
     try:
         return _run()
     finally:

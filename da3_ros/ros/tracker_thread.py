@@ -17,9 +17,11 @@ from da3_ros.ros.inbox import Inbox
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.predictor_thread import Finished, PredictorThread
 from da3_ros.slam.slam import Slam
-from da3_ros.types import DepthMap, Estimate, Frame, FusedKeyframe, Integration, Status, Trajectory
+from da3_ros.types import DepthMap, Estimate, Frame, Integration, Status, Trajectory
 
 T = TypeVar("T")
+
+_PATH_CHECK_S = 0.2  # somebody may begin to listen to the path when no frame comes any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +40,10 @@ class Arrival:
 class TrackOutputs(Protocol):
     """What the tracker publishes; called on its thread."""
 
+    def begin_session(self) -> None:
+        """Odometry starts anew."""
+        ...
+
     def estimate(self, arrival: Arrival, estimate: Estimate, status: Status) -> None:
         """Publish odometry, TF and pose of one frame."""
         ...
@@ -46,12 +52,12 @@ class TrackOutputs(Protocol):
         """Publish depth, its camera_info, confidence and preview."""
         ...
 
-    def keyframes(self, body: Body, fused: tuple[FusedKeyframe, ...], integration: Integration, session: int) -> None:
-        """Publish the pose graph."""
+    def wants_path(self, revision: tuple[int, ...]) -> bool:
+        """Whether somebody waits for a path of this revision and one is due."""
         ...
 
-    def wants_path(self) -> bool:
-        """Whether a path is due now."""
+    def path_took(self, seconds: float) -> None:
+        """Note what making a path cost, so that long ones come less often."""
         ...
 
 
@@ -73,6 +79,7 @@ class TrackerThread(threading.Thread):
         self._predictor = PredictorThread(config, self._inbox.put_result)
         self._predicting = False
         self._stopping = False
+        self._last_put = 0  # session of the newest frame handed over; executor thread
         self._slam = Slam(config)
         self._session = 0
         self._segment = 0
@@ -87,15 +94,25 @@ class TrackerThread(threading.Thread):
 
     def put(self, arrival: Arrival) -> None:
         """Hand over a frame; an older one gives way when the tracker is behind."""
-        self._counters.drop("mailbox_full", self._inbox.put_frame(arrival))
+        if arrival.session != self._last_put:
+            self._last_put = arrival.session
+            self._inbox.clear_frames()  # of the session before, which does not count any more
+        self._counters.count("mailbox_full", self._inbox.put_frame(arrival))
 
     def drop_waiting(self, cause: str) -> None:
         """Drop and count the frames that wait."""
-        self._counters.drop(cause, self._inbox.clear_frames())
+        self._counters.count(cause, self._inbox.clear_frames())
 
     def reset(self, session: int) -> Future[None]:
-        """Forget everything and start a session."""
-        return self.call(lambda: self._reset(session))
+        """Forget everything and start a session; done when the map is empty too."""
+        done: Future[None] = Future()
+
+        def run() -> None:
+            self._reset(session)
+            self._mapper.call(lambda: done.set_result(None))
+
+        self._inbox.put_command(run)
+        return done
 
     def trajectory(self, *, causal: bool) -> Future[Trajectory]:
         """Camera poses in map axes, of all frames: final, or as they were published."""
@@ -129,17 +146,21 @@ class TrackerThread(threading.Thread):
     def run(self) -> None:
         """The thread."""
         self._predictor.start()
-        while not self._stopping:
-            item = self._inbox.take()
-            if isinstance(item, Arrival):
-                self._on_frame(item)
-            elif isinstance(item, Finished):
-                self._on_prediction(item)
-            elif item is not None:
-                item()
-                continue
-            self._request()
-        self._predictor.stop()
+        try:
+            while not self._stopping:
+                self._work(self._inbox.take(_PATH_CHECK_S))
+        finally:  # a bug here must not leave the predictor waiting for work
+            self._predictor.stop()
+
+    def _work(self, item: Callable[[], None] | Arrival | Finished | None) -> None:
+        if isinstance(item, Arrival):
+            self._on_frame(item)
+        elif isinstance(item, Finished):
+            self._on_prediction(item)
+        elif item is not None:
+            item()
+        self._request()
+        self._publish_path()
 
     def _on_frame(self, arrival: Arrival) -> None:
         if arrival.session < self._session:
@@ -163,9 +184,7 @@ class TrackerThread(threading.Thread):
         end = time.monotonic()
         self._stopwatch.add("publish", end - begin)
         self._stopwatch.add("image_to_odom", end - arrival.arrived)
-        self._counters.accepted += 1
-        if self._outputs.wants_path():
-            self._mapper.publish_path(self._trajectory(causal=False))
+        self._counters.count("accepted", session=arrival.session)
 
     def _on_prediction(self, finished: Finished) -> None:
         self._predicting = False
@@ -186,7 +205,12 @@ class TrackerThread(threading.Thread):
         world = self._body.T_world_slam
         anchors = {submap: world @ anchor for submap, anchor in integration.anchors.items()}
         self._mapper.insert(self._session, integration.fused, anchors, integration.revision)
-        self._outputs.keyframes(self._body, integration.fused, integration, self._session)
+
+    def _publish_path(self) -> None:
+        if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
+            begin = time.monotonic()
+            self._mapper.publish_path(self._session, self._in_map_axes(self._slam.path()))
+            self._outputs.path_took(time.monotonic() - begin)
 
     def _integrate(self, finished: Finished) -> Integration | None:
         """Join a prediction; one that failed or does not fit is refused."""
@@ -214,10 +238,13 @@ class TrackerThread(threading.Thread):
         self._session, self._slam, self._body = session, Slam(self._config), None
         self._revision = 0
         self.status = self._slam.status()
+        self._outputs.begin_session()
         self._mapper.reset(session)
 
     def _trajectory(self, *, causal: bool) -> Trajectory:
-        slam = self._slam.causal_trajectory() if causal else self._slam.trajectory()
+        return self._in_map_axes(self._slam.causal_trajectory() if causal else self._slam.trajectory())
+
+    def _in_map_axes(self, slam: Trajectory) -> Trajectory:
         if self._body is None or len(slam) == 0:
             return slam
         return Trajectory(slam.stamps_ns, self._body.camera_pose(slam.T_map_cam), slam.keyframe)

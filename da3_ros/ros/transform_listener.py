@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from tf2_msgs.msg import TFMessage
 
 from da3_ros.geometry import se3
@@ -26,10 +29,16 @@ class TransformListener:
         self._tree = TfTree()
         self._frames: set[str] = set()
         self._node = node
-        self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf_static", self._on_transforms, STATIC_QOS),
-            node.create_subscription(TFMessage, "/tf", self._on_transforms, DYNAMIC_QOS),
-        ]
+        self._subscriptions: list[Subscription[Any]] = []
+        self.listen()
+
+    def listen(self) -> None:
+        """Hear transforms, if it does not already; what was heard before stays."""
+        if not self._subscriptions:
+            self._subscriptions = [
+                self._node.create_subscription(TFMessage, "/tf_static", self._on_transforms, STATIC_QOS),
+                self._node.create_subscription(TFMessage, "/tf", self._on_transforms, DYNAMIC_QOS),
+            ]
 
     def frames(self) -> list[str]:
         """Every frame heard of, sorted."""

@@ -16,7 +16,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.types import FloatArray, Frame, Truth
 
 WAIT_S = 0.3
-_KEPT = 64
+_KEPT = 32
 
 
 @dataclass(slots=True)
@@ -34,6 +34,7 @@ class TruthPairing:
         self._depths: OrderedDict[int, FloatArray] = OrderedDict()
         self._poses: OrderedDict[int, Array] = OrderedDict()
         self._waiting: deque[_Waiting] = deque()
+        self._used = False  # truth has been found for a frame before
 
     def add_depth(self, stamp_ns: int, depth: FloatArray) -> None:
         """Remember a depth (H, W) in metres; the oldest is forgotten."""
@@ -51,9 +52,12 @@ class TruthPairing:
         """Yield, in order, each frame that has its truth (with its arrival), and None for each that waited too long."""
         while self._waiting:
             head = self._waiting[0]
-            depth, pose = self._depths.get(head.frame.stamp_ns), self._poses.get(head.frame.stamp_ns)
+            stamp = head.frame.stamp_ns
+            depth, pose = self._depths.get(stamp), self._poses.get(stamp)
             if depth is not None and pose is not None and depth.shape == head.frame.image.shape[:2]:
                 self._waiting.popleft()
+                del self._depths[stamp], self._poses[stamp]
+                self._used = True
                 yield replace(head.frame, truth=Truth(depth, pose)), head.arrived
             elif time.monotonic() > head.deadline:
                 self._waiting.popleft()
@@ -63,17 +67,18 @@ class TruthPairing:
 
     def explain(self) -> str:
         """What is missing, for the last frames that had to go without."""
-        if not self._depths:
+        if not self._depths and not self._used:
             return "no truth/depth has arrived"
-        if not self._poses:
+        if not self._poses and not self._used:
             return "no truth/pose has arrived"
+        if not self._depths or not self._poses:
+            return "truth/depth or truth/pose does not come with every image"
         return "the stamps or the size of truth/depth and truth/pose do not equal those of the images"
 
-    def clear(self) -> int:
-        """Forget everything; returns the number of frames that waited."""
+    def forget_frames(self) -> int:
+        """Let go of the frames that wait, not of truth, which may be that of the next frame; returns how many."""
         count = len(self._waiting)
-        for store in (self._depths, self._poses, self._waiting):
-            store.clear()
+        self._waiting.clear()
         return count
 
     def __len__(self) -> int:

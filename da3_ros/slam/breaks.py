@@ -30,9 +30,16 @@ class BreakDetector:
     def __init__(self, config: ScaleConfig) -> None:
         """Start trusting the predictor's metres."""
         self._config = config
-        self._offset = 0.0  # log: how much the predictor's metre has changed, learnt from lasting breaks
+        # After a lasting break: log of how much the predictor's metre has changed, and its variance.
+        self._offset, self._offset_variance = 0.0, 0.0
+        self._refused: float | None = None  # residual of the window that gets a second look
         self.detected = 0
         self.repaired = 0
+
+    @property
+    def trusted(self) -> bool:
+        """Claims of metres still mean what they meant at the start."""
+        return self._offset_variance == 0.0
 
     def claim(self, seam: Seam) -> float:
         """log(metres per chain unit) that a window with metric units claims."""
@@ -41,6 +48,15 @@ class BreakDetector:
     def log_scale_at(self, scale: float) -> float:
         """log(chain units per window unit) at which a window's claim agrees with the chain's scale."""
         return -scale - self._offset
+
+    def refuse(self, verdict: Verdict) -> None:
+        """A window gets a second look."""
+        self._refused = verdict.residual if verdict.sound else None
+
+    def confirms(self, verdict: Verdict) -> bool:
+        """Whether a second look saw the same jump over a sound seam."""
+        first = self._refused
+        return verdict.sound and first is not None and abs(verdict.residual - first) < 0.5 * abs(first)
 
     def judge(self, seam: Seam, scale: ScaleChain, claim_sigma: float | None) -> Verdict:
         """Tell whether a seam is broken; ``claim_sigma`` is None for windows in arbitrary units."""
@@ -58,13 +74,21 @@ class BreakDetector:
         if not np.isfinite(sigma):
             return Verdict(0.0, False, True, "")
         residual = self.claim(seam) - expected
-        limit = max(self._config.break_log, self._config.break_sigmas * float(np.hypot(sigma, claim_sigma)))
+        noise = float(np.sqrt(sigma**2 + claim_sigma**2 + self._offset_variance))
+        limit = max(self._config.break_log, self._config.break_sigmas * noise)
         broken = abs(residual) > limit
         return Verdict(residual, broken, True, f"the scale jumped by {_ratio(residual)}" if broken else "")
 
-    def accept_new_metre(self, residual: float) -> None:
-        """A break that a second look confirmed over a sound seam: the chain is right, the predictor's unit changed."""
+    def accept_new_metre(self, residual: float, claim_sigma: float) -> None:
+        """A lasting break: the chain is right, the predictor's unit has changed by what one claim says."""
         self._offset += residual
+        self._offset_variance = claim_sigma**2
+
+    def learn_metre(self, residual: float, claim_sigma: float) -> None:
+        """Another claim in the new unit.  It teaches the unit and no longer the chain, which its seams hold."""
+        gain = self._offset_variance / (self._offset_variance + claim_sigma**2)
+        self._offset += gain * residual
+        self._offset_variance *= 1 - gain
 
 
 def _ratio(log: float) -> str:

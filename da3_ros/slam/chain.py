@@ -42,11 +42,11 @@ class Chain:
             index = len(self.keyframes)
             T_map_cam = self.map_pose(T, scale)
             submap = self.submaps.add(index, T_map_cam, force_new=weak)
-            weak = False  # only the first keyframe behind a weak link opens a submap for it
             frame = tracked.frame
             keyframe = Keyframe(
-                index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1
+                index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1, weak
             )
+            weak = False  # only the first keyframe lies behind the weak link
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
         return self._retire(self.active[: -self._overlap])
@@ -55,28 +55,37 @@ class Chain:
         """Release the active keyframes (a cut, or the end)."""
         return self._retire(list(self.active))
 
+    def filtered(self) -> tuple[Array, Array]:
+        """Poses ``T_map_cam`` (K, 4, 4) and map units per chain unit (K,), as placed in the live map."""
+        if not self.keyframes:
+            return np.zeros((0, 4, 4)), np.zeros(0)
+        return np.stack([k.T_map_cam for k in self.keyframes]), np.array([k.scale for k in self.keyframes])
+
     def final(self) -> tuple[Array, Array]:
-        """Poses ``T_map_cam`` (K, 4, 4) and map units per chain unit (K,), with the scales smoothed if asked for."""
-        count = len(self.keyframes)
-        rows = np.array([k.scale_row for k in self.keyframes], int)
-        values = self.scale.smoothed() if self._smooth else self.scale.values()
-        scale = np.exp(values[rows]) if count else np.zeros(0)
-        T = np.zeros((count, 4, 4))
-        for k in self.keyframes:
-            if k.index == 0:
-                T[0] = k.T_map_cam
-            else:
-                before = self.keyframes[k.index - 1]
-                relative = se3.inverse(before.T_chain_cam) @ k.T_chain_cam
-                T[k.index] = T[k.index - 1] @ scaled(relative, scale[k.index])
+        """The same with the scales smoothed, if asked for."""
+        T, scale = self.filtered()
+        if not self._smooth or not len(T):
+            return T, scale
+        chain = np.stack([k.T_chain_cam for k in self.keyframes])
+        scale = np.exp(self.scale.smoothed()[[k.scale_row for k in self.keyframes]])
+        # Chain and map have the same axes: a step keeps its direction and takes its keyframe's scale.
+        steps = np.diff(chain[:, :3, 3], axis=0) * scale[1:, None]
+        T[:, :3, 3] = T[0, :3, 3] + np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
         return T, scale
 
     def final_anchors(self) -> tuple[dict[int, Array], dict[int, float]]:
-        """Submap anchors ``T_map_submap`` on the final trajectory, and the factor on each submap's size."""
+        """Submap anchors ``T_map_submap`` on the final trajectory, and the factor on each submap's size.
+
+        The factor is the mean of its keyframes': within a submap the scale may still have been settling.
+        """
         T_map_kf, scale = self.final()
         firsts = self.submaps.first_keyframes()
-        factors = {submap: float(scale[k] / self.keyframes[k].scale) for submap, k in firsts.items()}
-        return {submap: T_map_kf[k] for submap, k in firsts.items()}, factors
+        change: dict[int, list[float]] = {}
+        for k in self.keyframes:
+            change.setdefault(k.submap, []).append(float(np.log(scale[k.index] / k.scale)))
+        return {submap: T_map_kf[k] for submap, k in firsts.items()}, {
+            submap: float(np.exp(np.mean(values))) for submap, values in change.items()
+        }
 
     def map_pose(self, T_chain_cam: Array, scale: float | None = None) -> Array:
         """Continue the last keyframe's map pose by the chain's increment at a scale; the past keeps its size."""

@@ -21,6 +21,7 @@ from da3_ros.slam.window import View
 from da3_ros.types import WindowRecord
 
 _WEAK_LINK_SIGMA = 0.5  # log scale across a weak link: almost unknown
+_FEW_CLAIMS = 2  # so many claims of metres give way to two later ones that agree
 _FIRST = Verdict(0.0, False, True, "")
 
 
@@ -85,28 +86,38 @@ class Junctions:
         verdict = self.breaks.judge(seam, self._chain.scale, claim_sigma)
         if request.kind is not Kind.REPAIR:
             self.breaks.detected += verdict.broken
+            if verdict.broken:
+                self.breaks.refuse(verdict)
             return Junction(seam, verdict, "refused" if verdict.broken else "joined")
         if not verdict.broken:
             self.breaks.repaired += 1
             return Junction(seam, verdict, "repaired")
-        if verdict.sound:  # the same jump over a sound seam, twice: the predictor's unit has changed
-            self.breaks.accept_new_metre(verdict.residual)
+        if self.breaks.confirms(verdict):
+            # The same jump over a sound seam, twice: two claims against those before.
+            if self._chain.scale.claims <= _FEW_CLAIMS:
+                self._chain.scale.forget_claims()
+            else:
+                self.breaks.accept_new_metre(verdict.residual, claim_sigma or 0.0)
             return Junction(seam, verdict, "weak")
         return Junction(self._continued(request, new, claim_sigma), verdict, "weak")
 
     def extend_scale(self, junction: Junction, claim_sigma: float | None) -> float:
         """Add a joined window of keyframes to the chain of scales; returns map units per chain unit."""
         self._log_scale = junction.seam.log_scale
-        if claim_sigma is None or not self._method.regularised:
-            return float(np.exp(self._chain.scale.add(junction.seam.sigma, None, None)))
-        self.metric = True
-        claim = self.breaks.claim(junction.seam)
-        return float(np.exp(self._chain.scale.add(junction.seam.sigma, claim, claim_sigma)))
+        self._chain.scale.add(junction.seam.sigma)
+        self.observe_scale(junction, claim_sigma)
+        return float(np.exp(self._chain.scale.value))
 
     def observe_scale(self, junction: Junction, claim_sigma: float | None) -> None:
-        """Hear the claim of metres of a joined window that placed no keyframe."""
-        if claim_sigma is not None and self._method.regularised:
-            self._chain.scale.observe(self.breaks.claim(junction.seam), claim_sigma)
+        """Hear the claim of metres of a joined window."""
+        if claim_sigma is None or not self._method.regularised:
+            return
+        self.metric = True
+        claim = self.breaks.claim(junction.seam)
+        if self.breaks.trusted:
+            self._chain.scale.observe(claim, claim_sigma)
+        else:
+            self.breaks.learn_metre(claim - self._chain.scale.value, claim_sigma)
 
     def record(self, request: Request, junction: Junction | None) -> None:
         """Log a decision; None for a window that could not be predicted."""

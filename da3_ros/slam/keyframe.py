@@ -70,6 +70,7 @@ class Keyframe:
     submap: int
     scale: float  # map units per chain unit, as filtered when it was placed
     scale_row: int  # its window's row in the chain of scales
+    weak: bool = False  # the link to the keyframe before is weak
 
     def average(self, other: Depth | None, log_scale: float) -> None:
         """Average another prediction of this view, in window units, into the depth."""
@@ -92,6 +93,7 @@ class Keyframe:
             depth,
             self.depth.confidence,
             np.asarray(image, np.uint8),
+            self.weak,
         )
 
 

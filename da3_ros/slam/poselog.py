@@ -56,8 +56,7 @@ class PoseLog:
 
     def causal(self) -> Trajectory:
         """Poses as known right after each frame."""
-        n = self._count
-        return Trajectory(self._stamps[:n].copy(), self._T_map_cam[:n].copy(), self._keyframe[:n].copy())
+        return self._in_time_order(self._T_map_cam[: self._count])
 
     def final(self, T_map_kf: Array, scale: Array) -> Trajectory:
         """Poses given the keyframes' poses (K, 4, 4) and map units per chain unit (K,).
@@ -75,7 +74,15 @@ class PoseLog:
             following = known[np.minimum(np.searchsorted(known, np.arange(n)), len(known) - 1)]
             unknown = reference < 0
             T[unknown] = T[following[unknown]]
-        return Trajectory(self._stamps[:n].copy(), T, self._keyframe[:n].copy())
+        return self._in_time_order(T)
+
+    def _in_time_order(self, T: Array) -> Trajectory:
+        """Poses (N, 4, 4) with their stamps; where stamps jumped back, the newer of two passes over the same time."""
+        stamps, keyframe = self._stamps[: self._count], self._keyframe[: self._count]
+        later = np.minimum.accumulate(stamps[::-1])[::-1]  # the least stamp from here on
+        kept = np.ones(len(stamps), bool)
+        kept[:-1] = stamps[:-1] < later[1:]
+        return Trajectory(stamps[kept], T[kept], keyframe[kept])
 
 
 def scaled(T: Array, scale: float) -> Array:

@@ -29,13 +29,24 @@ class ScaleChain:
         self._steps: list[float] = []  # sigma of the step into keyframe k
         self._information: list[float] = []  # sum of 1 / sigma_p^2 over the claims at keyframe k
         self._weighted: list[float] = []  # sum of z_k / sigma_p^2
-        self._values: list[float] = []
         self._variance = np.inf  # nothing known before the first claim
         self._value = 0.0
+        self._count = 0
 
     def __len__(self) -> int:
         """Number of rows: one per joined window of keyframes."""
         return len(self._steps)
+
+    @property
+    def claims(self) -> int:
+        """Number of claims that it rests on."""
+        return self._count
+
+    def forget_claims(self) -> None:
+        """Take back all claims: the next one decides."""
+        self._count, self._variance = 0, np.inf
+        self._information = [0.0] * len(self._information)
+        self._weighted = [0.0] * len(self._weighted)
 
     @property
     def value(self) -> float:
@@ -51,26 +62,17 @@ class ScaleChain:
         """Prediction of the next s and its 1-sigma, before its window is seen."""
         return self._value, float(np.sqrt(self._variance + step_sigma**2))
 
-    def add(self, step_sigma: float, claim: float | None, claim_sigma: float | None) -> float:
-        """Append keyframe k and return its filtered s.
-
-        Args:
-            step_sigma: 1-sigma of the seam that leads to it, log.
-            claim: z_k, or None when the window has arbitrary units.
-            claim_sigma: its 1-sigma.
-        """
+    def add(self, step_sigma: float) -> None:
+        """Append keyframe k, to which a seam leads whose log scale has this 1-sigma."""
         self._variance += step_sigma**2
         self._steps.append(max(step_sigma, _MIN_SIGMA))
         self._information.append(0.0)
         self._weighted.append(0.0)
-        if claim is not None and claim_sigma is not None:
-            self.observe(claim, claim_sigma)
-        self._values.append(self._value)
-        return self._value
 
     def observe(self, claim: float, claim_sigma: float) -> None:
-        """Add a claim z at the latest keyframe (units and sigma as in ``add``)."""
+        """Add a claim z at the latest keyframe, with its 1-sigma."""
         variance, noise = self._variance, max(claim_sigma, _MIN_SIGMA) ** 2
+        self._count += 1
         if np.isfinite(variance):
             gain = variance / (variance + noise)
             self._value += gain * (claim - self._value)
@@ -80,16 +82,14 @@ class ScaleChain:
         self._information[-1] += 1 / noise
         self._weighted[-1] += claim / noise
 
-    def values(self) -> Array:
-        """Filtered s of every keyframe, as it was used."""
-        return np.array(self._values)
-
     def smoothed(self) -> Array:
         """S of every keyframe given all windows: one tridiagonal solve."""
         count = len(self._steps)
         information = np.array(self._information)
         if count == 0 or information.sum() == 0:
             return np.zeros(count)
+        if count == 1:  # LAPACK's tridiagonal solver wants two
+            return np.array(self._weighted) / information
         link = 1.0 / np.array(self._steps[1:]) ** 2
         diagonal = information.copy()
         diagonal[1:] += link

@@ -80,6 +80,7 @@ def log_ratio(shared: Shared, config: SeamConfig) -> tuple[float, float] | None:
     keep = ~(ours.edges(config.edge_ratio) | theirs.edges(config.edge_ratio))[step]
     c_ours, c_theirs = ours.confidence[step], theirs.confidence[step]
     keep &= (c_ours >= config.min_confidence) & (c_theirs >= config.min_confidence)
+    keep &= np.isfinite(ours.log[step]) & np.isfinite(theirs.log[step])
     if keep.sum() < _CELL:
         return None
     difference = (ours.log[step][keep] - theirs.log[step][keep]).astype(float)

@@ -155,6 +155,7 @@ class Slam:
         if self._chain.newest is None:
             return []
         self._tracker.forget()
+        self._weak_since = None
         self._schedule.clear()
         self._segment += 1
         self._reason = reason
@@ -190,6 +191,10 @@ class Slam:
     def causal_trajectory(self) -> Trajectory:
         """Every frame's pose as it was known right after the frame."""
         return self._log.causal()
+
+    def path(self) -> Trajectory:
+        """Every frame's pose in the live map, where ``status().T_map_odom`` leads too."""
+        return self._log.final(*self._chain.filtered())
 
     def trajectory(self) -> Trajectory:
         """Every frame's pose given all that is known now, with the chain of scales smoothed."""

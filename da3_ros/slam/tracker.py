@@ -51,6 +51,7 @@ class Tracker:
         self._previous: ImageArray | None = None
         self._T_ref_cam = np.eye(4)
         self._velocity = np.eye(4)  # motion over the last frame interval
+        self._moving = False  # the frame before was tracked too: a step is the motion of one interval
 
     def shrink(self, image: ImageArray) -> ImageArray:
         """Grey image (h, w) at the tracker's width."""
@@ -94,7 +95,7 @@ class Tracker:
         """Drop reference and motion (time gap)."""
         self._points, self._reference_px = np.zeros((0, 3)), np.zeros((0, 2))
         self._pixels, self._alive = np.zeros((0, 2), np.float32), np.zeros(0, bool)
-        self._previous, self._velocity = None, np.eye(4)
+        self._previous, self._velocity, self._moving = None, np.eye(4), False
 
     def track(self, gray: ImageArray) -> Track:
         """Pose of a frame relative to the reference; with too few features, the motion so far continued."""
@@ -110,9 +111,10 @@ class Tracker:
         if count < 6 or surprise_deg > _MAX_SURPRISE_DEG:
             T_ref_cam, count = guess, 0
         step = se3.inverse(self._T_ref_cam) @ T_ref_cam
-        self._velocity = step
+        self._velocity = step if self._moving else np.eye(4)
+        self._moving = True
         if count < self._config.min_inliers:
-            self._velocity = se3.interpolate(np.eye(4), step, 0.5)  # do not run away when blind
+            self._velocity = se3.interpolate(np.eye(4), self._velocity, 0.5)  # do not run away when blind
         self._T_ref_cam = T_ref_cam
         self._alive = alive
         self._previous = gray
@@ -133,7 +135,7 @@ class Tracker:
         alive = self._alive
         old = np.ascontiguousarray(self._pixels[alive]).reshape(-1, 1, 2)
         expected = self._camera.project(se3.transform(se3.inverse(guess), self._points[alive]))
-        outside: np.ndarray = ~np.isfinite(expected).all(axis=1)
+        outside = ~np.isfinite(expected.sum(axis=1))
         start = np.where(outside[:, None], old[:, 0], expected).astype(np.float32).reshape(-1, 1, 2)
         new, found, _ = cv2.calcOpticalFlowPyrLK(
             self._previous, gray, old, start.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
@@ -197,12 +199,12 @@ class Tracker:
             jacobian[:, 1, 4] = f[1] / z
             jacobian[:, :, 5] = -(xy * f) / z[:, None]
             jacobian[:, :, :3] = jacobian[:, :, 3:] @ se3.hat(-moved)
-            weighted = jacobian * weight[:, None, None]
-            hessian = np.einsum("nij,nik->jk", weighted, jacobian)
-            gradient = np.einsum("nij,ni->j", weighted, residual)
+            weighted = (jacobian * weight[:, None, None]).reshape(-1, 6).T
+            hessian = weighted @ jacobian.reshape(-1, 6)
+            gradient = weighted @ residual.ravel()
             step = np.linalg.solve(hessian + 1e-9 * np.eye(6) * np.trace(hessian) + 1e-12 * np.eye(6), -gradient)
             T = se3.exp(step) @ T
-            if np.abs(step).max() < 1e-7:
+            if np.abs(step).max() < 1e-6:
                 break
         count = max(float(inlier.sum()), 1.0)
         covariance = np.linalg.pinv(hessian) * sigma**2 * max(count / _INDEPENDENT, 1.0)

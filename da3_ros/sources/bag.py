@@ -16,7 +16,7 @@ from da3_ros.sources.bag_file import BagFile
 from da3_ros.sources.bag_recovery import RawMessage
 from da3_ros.sources.bag_topics import BagTopics, choose_topics
 from da3_ros.sources.bag_truth import BagTruth
-from da3_ros.sources.camera_info import Rectifier, from_camera_info
+from da3_ros.sources.camera_info import Rectifier, from_message
 from da3_ros.sources.encodings import IMAGE_ENCODINGS, decode_compressed, decode_image
 from da3_ros.sources.spec import Spec
 from da3_ros.sources.tally import Tally
@@ -221,21 +221,12 @@ class _FrameOpener:
         """Camera of a camera_info message; maps are built again only when its values change."""
         if info is None:
             return None, None
-        key = (info.width, info.height, info.distortion_model, *(v.tobytes() for v in (info.k, info.d, info.r, info.p)))
+        arrays = (v.tobytes() for v in (info.k, info.d, info.r, info.p))
+        key = (info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, repr(info.roi), *arrays)
         if key != self._key:
             rectified = "image_rect" in self._topics.image
             try:
-                self._camera, self._rectifier = from_camera_info(
-                    info.width,
-                    info.height,
-                    info.k,
-                    info.d,
-                    info.distortion_model,
-                    info.r,
-                    info.p,
-                    image_size=size,
-                    rectified=rectified,
-                )
+                self._camera, self._rectifier = from_message(info, size, rectified=rectified)
             except SourceError as error:
                 raise SourceError(f"{self._path} {self._topics.camera_info}: {error}") from error
             self._key = key

@@ -51,6 +51,8 @@ class BagFile:
         self.start_ns = 0  # recording time of the first message
         self.end_ns = 0  # and of the last
         self._parts: list[_Whole | _Cut] = []
+        if not path.exists():
+            raise SourceError(f"{path} does not exist; give the folder of a rosbag2, or its .mcap or .db3 file")
         try:
             whole = _Whole(path)
         except damage_errors() as error:
@@ -97,7 +99,7 @@ class BagFile:
             if isinstance(part, _Cut):
                 cut.append(f"{file.name} ends early after {part.count} messages")
         if not self._parts:
-            raise SourceError(f"{path} cannot be opened as a bag: {_one_line(reason)}") from reason
+            raise SourceError(f"{path} cannot be opened as a bag: it holds no .mcap or .db3 file") from reason
         self.damage = ", ".join(cut) or None
 
 
@@ -157,7 +159,3 @@ def _qos(ext: Any) -> tuple[bool, bool]:
     profiles = getattr(ext, "offered_qos_profiles", None) or []
     durable = any(p.durability.name == "TRANSIENT_LOCAL" for p in profiles)
     return durable, all(p.reliability.name != "BEST_EFFORT" for p in profiles)
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -80,7 +80,7 @@ def _recover_mcap(path: Path) -> Iterator[RawMessage]:
     channels: dict[int, tuple[str, str]] = {}
     with path.open("rb") as file:
         if file.read(8) != MCAP_MAGIC:
-            raise SourceError(f"{path} is not an MCAP file; its first bytes are wrong")
+            raise SourceError(f"{path} is not an MCAP file: its first bytes are wrong; copy or record it again")
         for opcode, body, whole in _records(file):
             if opcode == _DATA_END:
                 return

@@ -55,6 +55,42 @@ class Rectifier:
             )
 
 
+def from_message(message: Any, size: tuple[int, int], *, rectified: bool) -> tuple[Pinhole | None, Rectifier | None]:
+    """Camera and rectifier of a CameraInfo message, from rclpy or from a bag, for images of a size (width, height).
+
+    K describes the whole sensor where a region of interest or binning was read out.
+
+    Raises:
+        SourceError: the message does not describe a camera for images of this size.
+    """
+    roi = message.roi
+    binned = message.binning_x > 1 or message.binning_y > 1
+    part = roi.width > 0 and roi.height > 0 and (roi.width, roi.height) != (message.width, message.height)
+    if not binned and not part:
+        return from_camera_info(
+            message.width,
+            message.height,
+            message.k,
+            message.d,
+            message.distortion_model,
+            message.r,
+            message.p,
+            image_size=size,
+            rectified=rectified,
+        )
+    if np.any(message.d) and not rectified:
+        raise SourceError(
+            "camera_info has lens distortion together with binning or a region of interest; rectify the images "
+            "(image_proc) and set node.image_rectified"
+        )
+    camera, _ = from_camera_info(message.width, message.height, message.k, P=message.p, rectified=rectified)
+    if camera is None:
+        return None, None
+    if part:
+        camera = camera.cropped(roi.x_offset, roi.y_offset, roi.width, roi.height)
+    return camera.resized(*size), None
+
+
 def from_camera_info(
     width: int,
     height: int,

@@ -31,6 +31,11 @@ class SlicedSource:
         """Number of frames selected."""
         return len(self._indices)
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What the source could not use in its latest pass, by cause."""
+        return dict(getattr(self.source, "skipped", {}))
+
     def __iter__(self) -> Iterator[Frame]:
         """Yield the selected frames."""
         if isinstance(self.source, Selectable):

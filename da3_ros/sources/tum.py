@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
 
-from da3_ros.errors import OutputError, SourceError
+from da3_ros.errors import SourceError
 from da3_ros.files import reason, write_atomic
 from da3_ros.geometry import se3
 from da3_ros.types import Trajectory
@@ -93,4 +91,3 @@ def _check_pose(pose: list[float]) -> None:
     norm = float(np.linalg.norm(pose[3:]))
     if abs(norm - 1) > 0.01:
         raise ValueError(f"the quaternion has length {norm:.3g} instead of 1")
-

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from da3_ros.errors import MissingDependencyError
 from da3_ros.geometry.se3 import Array
 
 FloatArray = NDArray[np.float32]
@@ -33,7 +34,12 @@ class Scene:
 
     def __init__(self, vertices: Array, triangles: NDArray[np.uint32]) -> None:
         """Take vertices (V, 3) in metres and triangles (T, 3)."""
-        open3d: Any = import_module("open3d")  # slow to import, hence not above; its own types refuse arrays
+        try:
+            open3d: Any = import_module("open3d")  # slow to import, hence not above; its own types refuse arrays
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the synthetic world is rendered with Open3D ({error}): pip install open3d-cpu, or open3d"
+            ) from error
         self._tensor = open3d.core.Tensor
         self._scene = open3d.t.geometry.RaycastingScene()
         self._scene.add_triangles(self._tensor(vertices.astype(np.float32)), self._tensor(triangles))

@@ -1,0 +1,105 @@
+"""What the tests share: the guard around ROS 2, a short walk through a room, and the bench of the live node."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import da3_ros  # noqa: F401  (before NumPy: it sets the number of OpenBLAS threads)
+
+# Several processes share the cores, and ROS 2 talks to this machine only, whoever starts pytest.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+WALK = "world:3?frames=60&size=160x120&rate=15"
+
+
+def ros_missing() -> str:
+    """Why the tests of the live node cannot run here; empty where they can."""
+    try:
+        import da3_ros.msg  # noqa: F401
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        return f"the live node needs ROS 2 with the messages of da3_ros ({error}); run 'make setup'"
+    return ""
+
+
+class SkippedModule(pytest.Module):
+    """A module that is not even imported."""
+
+    def collect(self) -> list[Any]:
+        pytest.skip(ros_missing(), allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if _needs_ros(module_path.name) and ros_missing():
+        return SkippedModule.from_parent(parent, path=module_path)
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if _needs_ros(item.path.name):
+            item.add_marker(pytest.mark.ros)
+
+
+def _needs_ros(name: str) -> bool:
+    return name.startswith(("test_ros_", "test_node"))
+
+
+@pytest.fixture(scope="session")
+def walk() -> tuple[Any, ...]:
+    """Sixty frames of a walk through a room, with ground truth, 160x120 at 15 Hz."""
+    from da3_ros.sources import open_source
+
+    frames = tuple(open_source(WALK))
+    gc.freeze()  # what the libraries brought is not looked at again each time that a bench collects its garbage
+    return frames
+
+
+@pytest.fixture(scope="session")
+def walk_bag(walk, tmp_path_factory) -> Path:
+    """The first thirty frames of the walk as a bag with ground truth."""
+    from da3_ros.sources.bag_writer import write_bag
+
+    class Walk:
+        name = "walk"
+
+        def __iter__(self):
+            return iter(walk[:30])
+
+        def __len__(self):
+            return 30
+
+    path = tmp_path_factory.mktemp("bags") / "walk"
+    write_bag(Walk(), path)
+    return path
+
+
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """A ROS domain for this test alone."""
+    from ros_domain import free_domain
+
+    from da3_ros.ros.fastdds import use_profile
+
+    use_profile()
+    with free_domain() as number:
+        yield number
+
+
+@pytest.fixture
+def bench(domain) -> Iterator[Any]:
+    """The surroundings of a node; ``bench.start()`` starts one."""
+    from ros_bench import Bench
+
+    bench = Bench(domain)
+    try:
+        yield bench
+    finally:
+        bench.close()

@@ -1,0 +1,52 @@
+"""The benchmarks run, and what they print is what they measured; their figures are not judged here."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ros_missing
+
+from da3_ros.benchmarks import memory, worlds
+from da3_ros.cli import main
+
+
+def test_worlds_counts_the_breaks_it_injects(monkeypatch):
+    monkeypatch.setattr(worlds, "SPEC", "world:{seed}?frames=40&size=160x120")
+    lines: list[str] = []
+    (row,) = worlds.run([3], lines.append)
+    assert row.injected >= 2
+    assert row.missed == 0
+    assert row.ours.coverage == 1.0
+    assert row.ours.ate_sim3_m < row.free.ate_sim3_m
+    assert lines[-2] == str(row)
+    assert f"{row.injected} breaks injected, 0 missed" in lines[-1]
+
+
+def test_memory_compares_the_end_with_the_start(monkeypatch):
+    monkeypatch.setattr(memory, "WARM_UP", 10)
+    monkeypatch.setattr(memory, "EVERY", 5)
+    lines: list[str] = []
+    growth = memory.run(30, lines.append)
+    assert growth.frames == [10, 15, 20, 25, 30]
+    assert min(growth.rss_mb) > 50
+    assert f"{growth.percent:.2f} %" in lines[-1]
+    assert memory.Growth([1, 2, 3, 4], [100.0, 100.0, 100.0, 110.0]).percent == pytest.approx(10)
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(bool(ros_missing()), reason=ros_missing())
+def test_node_measures_every_stage_it_lists(domain, monkeypatch):
+    from da3_ros.benchmarks import node
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setattr(node, "SPEC", "world:1?frames={frames}&size=160x120&rate=10")
+    lines: list[str] = []
+    summary = node.run(30, lines.append)
+    assert summary["coverage"] > 0.5
+    for name, *_ in node.BOUNDS.values():
+        assert any(line.startswith(name) for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [["speed"], ["memory", "--frames", "500"], ["worlds", "--seeds", "0"]])
+def test_what_cannot_be_measured_is_refused_in_a_sentence(arguments, capsys):
+    assert main(["bench", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,240 @@
+"""What lies between the threads: the inbox, counters, the pace of slow work, frames that wait for their truth."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from da3_ros.msg import PoseGraphEdge
+
+from da3_ros.geometry import se3
+from da3_ros.ros import messages
+from da3_ros.ros.counters import DROP_CAUSES, Counters, Stopwatch
+from da3_ros.ros.graph import GraphLog
+from da3_ros.ros.inbox import Inbox
+from da3_ros.ros.outputs import thinned
+from da3_ros.ros.pace import Pace
+from da3_ros.ros.truth import TruthPairing
+from da3_ros.types import Frame, FusedKeyframe
+
+# ------------------------------------------------------------ inbox
+
+
+def test_the_oldest_frame_gives_way():
+    inbox: Inbox[str, str] = Inbox(2)
+    assert [inbox.put_frame(frame) for frame in "abcd"] == [0, 0, 1, 1]
+    assert len(inbox) == 2
+    assert [inbox.take(0), inbox.take(0), inbox.take(0)] == ["c", "d", None]
+
+
+def test_commands_come_before_results_before_frames():
+    inbox: Inbox[str, str] = Inbox(5)
+    ran = []
+    inbox.put_frame("frame")
+    inbox.put_result("result")
+    inbox.put_command(lambda: ran.append(1))
+    command, result, frame = inbox.take(0), inbox.take(0), inbox.take(0)
+    assert callable(command)
+    assert (result, frame) == ("result", "frame")
+    assert inbox.clear_frames() == 0
+
+
+def test_cleared_frames_are_counted():
+    inbox: Inbox[str, str] = Inbox(5)
+    for frame in "abc":
+        inbox.put_frame(frame)
+    inbox.put_result("stays")
+    assert inbox.clear_frames() == 3
+    assert inbox.take(0) == "stays"
+
+
+def test_a_waiting_consumer_is_woken():
+    inbox: Inbox[str, str] = Inbox(2)
+    got = []
+    consumer = threading.Thread(target=lambda: got.append(inbox.take(30)))
+    consumer.start()
+    inbox.put_frame("x")
+    consumer.join(30)
+    assert got == ["x"]
+
+
+# ------------------------------------------------------------ counters and durations
+
+
+def test_counts_of_an_earlier_session_are_void():
+    counters = Counters()
+    counters.begin(1)
+    counters.count("received", 3)
+    counters.count("accepted", session=1)
+    counters.begin(2)
+    counters.count("accepted", session=1)  # the tracker was still busy with a frame of session 1
+    counters.count("mailbox_full", 2)
+    assert (counters.received, counters.accepted) == (0, 0)
+    assert counters.drops() == {**dict.fromkeys(DROP_CAUSES, 0), "mailbox_full": 2}
+
+
+def test_every_drop_has_a_field_in_the_status():
+    from da3_ros.msg import SlamStatus
+
+    fields = SlamStatus.get_fields_and_field_types()
+    assert {f"dropped_{cause}" for cause in DROP_CAUSES} == {name for name in fields if name.startswith("dropped_")}
+
+
+def test_counting_from_many_threads_loses_nothing():
+    counters = Counters()
+    threads = [threading.Thread(target=lambda: [counters.count("received") for _ in range(2000)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counters.received == 16000
+
+
+def test_the_stopwatch_knows_the_last_seconds():
+    watch = Stopwatch(window_s=60)
+    assert watch.spread("track") is None
+    assert watch.age_s("track") is None
+    for seconds in range(1, 101):
+        watch.add("track", float(seconds))
+    spread = watch.spread("track")
+    assert (spread.count, spread.p50, spread.max) == (100, 50.5, 100.0)
+    assert 95 <= spread.p95 <= 96
+    assert watch.age_s("track") < 30
+
+
+def test_the_stopwatch_forgets():
+    watch = Stopwatch(window_s=0.05)
+    watch.add("track", 1.0)
+    deadline = time.monotonic() + 30
+    while watch.spread("track") is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert watch.rate_hz("track") == 0
+    assert watch.age_s("track") >= 0.05  # but not when something last happened
+
+
+def test_slow_work_is_done_more_rarely():
+    pace = Pace(1000.0)
+    assert pace.due()
+    pace.took(1000.0)
+    assert not pace.due()  # it would take all the time there is
+    quick = Pace(0.001)
+    quick.took(0.0)
+    assert not quick.due()  # once in a thousand seconds
+
+
+# ------------------------------------------------------------ truth
+
+
+def frame(stamp: int, shape=(4, 6)) -> Frame:
+    return Frame(stamp, stamp, np.zeros((*shape, 3), np.uint8), None)
+
+
+DEPTH = np.ones((4, 6), np.float32)
+
+
+def test_frames_wait_for_truth_in_order():
+    pairing = TruthPairing(wait_s=60)
+    for stamp in (1, 2):
+        pairing.add_frame(frame(stamp), arrived=stamp / 10)
+    pairing.add_depth(2, DEPTH)
+    pairing.add_pose(2, np.eye(4))
+    assert list(pairing.ready()) == []  # the first still waits, and order is kept
+    pairing.add_pose(1, np.eye(4))
+    pairing.add_depth(1, DEPTH)
+    got = list(pairing.ready())
+    assert [(f.id, arrived) for f, arrived in got] == [(1, 0.1), (2, 0.2)]
+    np.testing.assert_array_equal(got[0][0].truth.depth, DEPTH)
+    np.testing.assert_array_equal(got[0][0].truth.T_world_cam, np.eye(4))
+
+
+def test_truth_may_come_first():
+    pairing = TruthPairing(wait_s=60)
+    pairing.add_depth(7, DEPTH)
+    pairing.add_pose(7, np.eye(4))
+    pairing.add_frame(frame(7), 0.0)
+    assert [f.id for f, _ in pairing.ready()] == [7]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, "no truth/depth has arrived"),
+        ({"depth": (1, DEPTH)}, "no truth/pose has arrived"),
+        ({"depth": (2, DEPTH), "pose": 2}, "do not equal"),  # other stamps
+        ({"depth": (1, DEPTH[:2]), "pose": 1}, "do not equal"),  # another size
+    ],
+)
+def test_frames_without_truth_are_given_up_with_a_reason(given, reason):
+    pairing = TruthPairing(wait_s=0)
+    pairing.add_frame(frame(1), 0.0)
+    if "depth" in given:
+        pairing.add_depth(*given["depth"])
+    if "pose" in given:
+        pairing.add_pose(given["pose"], np.eye(4))
+    time.sleep(0.001)
+    assert list(pairing.ready()) == [None]
+    assert reason in pairing.explain()
+
+
+def test_truth_that_stops_coming():
+    pairing = TruthPairing(wait_s=0)
+    pairing.add_depth(1, DEPTH)
+    pairing.add_pose(1, np.eye(4))
+    pairing.add_frame(frame(1), 0.0)
+    assert len(list(pairing.ready())) == 1
+    pairing.add_frame(frame(2), 0.0)
+    time.sleep(0.001)
+    assert list(pairing.ready()) == [None]
+    assert pairing.explain() == "truth/depth or truth/pose does not come with every image"
+
+
+def test_truth_that_nobody_asks_for_is_forgotten():
+    pairing = TruthPairing(wait_s=60)
+    for stamp in range(1, 200):
+        pairing.add_depth(stamp, DEPTH)
+        pairing.add_pose(stamp, np.eye(4))
+    pairing.add_frame(frame(1), 0.0)
+    assert list(pairing.ready()) == []
+    assert pairing.forget_frames() == 1
+    assert len(pairing) == 0
+
+
+# ------------------------------------------------------------ graph and path
+
+
+def keyframe(index: int, submap: int, x: float) -> FusedKeyframe:
+    nothing = np.zeros((1, 1), np.float32)
+    T = se3.make(np.eye(3), np.array([x, 0, 0]))
+    return FusedKeyframe(index, index * 10**9, submap, T, None, nothing, nothing, np.zeros((1, 1, 3), np.uint8))
+
+
+def test_the_graph_places_keyframes_at_their_submaps():
+    log = GraphLog(3)
+    log.add((keyframe(4, 0, 1.0),))
+    log.add((keyframe(7, 1, 0.5), keyframe(9, 1, 2.0)))
+    anchors = {0: np.eye(4), 1: se3.make(np.eye(3), np.array([10.0, 0, 0]))}
+    graph = log.message("map", anchors, 5, metric=True)
+    assert (graph.header.frame_id, graph.session_id, graph.revision, graph.metric) == ("map", 3, 5, True)
+    assert list(graph.keyframe_ids) == [4, 7, 9]
+    assert list(graph.keyframe_submap_ids) == [0, 1, 1]
+    assert [messages.stamp_ns(stamp) for stamp in graph.keyframe_stamps] == [4 * 10**9, 7 * 10**9, 9 * 10**9]
+    assert [pose.position.x for pose in graph.keyframe_poses] == [1.0, 10.5, 12.0]
+    assert [(e.type, e.from_keyframe_id, e.to_keyframe_id) for e in graph.edges] == [
+        (PoseGraphEdge.TYPE_SEAM, 4, 7),
+        (PoseGraphEdge.TYPE_SEAM, 7, 9),
+    ]
+    assert [e.t_from_to.position.x for e in graph.edges] == [9.5, 1.5]
+    assert np.isnan(graph.edges[0].residual)  # not known, so not a number
+
+
+@pytest.mark.parametrize(("count", "most"), [(5, 10), (10, 10), (11, 10), (5000, 100), (5001, 101)])
+def test_a_thinned_path_keeps_both_ends_and_the_recent_half(count, most):
+    chosen = thinned(count, most)
+    assert len(chosen) == min(count, most)
+    assert (chosen[0], chosen[-1]) == (0, count - 1)
+    assert (np.diff(chosen) > 0).all()
+    recent = chosen[-(most // 2) :]
+    assert (np.diff(recent) == 1).all()
