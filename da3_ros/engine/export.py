@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path
     views = torch.export.Dim("views", min=1, max=64)
     dtype = next(module.parameters()).dtype  # of the backbone: that of everything between stages
     inputs = tuple(value.to(dtype) for value in example(stage, preset, grid, 3))
-    shapes = tuple({0: views} for _ in inputs)
+    shapes: tuple[Any, ...] = tuple({0: views} for _ in inputs)
     if stage in ("neck", "depth", "rays"):
         shapes = (shapes,)  # variadic
     program = torch.onnx.export(

@@ -57,6 +57,11 @@ class _Stage(nn.Module):
 class _Placed(_Stage):
     """A stage with rotary tables."""
 
+    cos: Tensor
+    sin: Tensor
+    cos_across: Tensor
+    sin_across: Tensor
+
     def __init__(self, network: Network, grid: Grid) -> None:
         super().__init__(network, grid)
         table = positions(grid.rows, grid.columns, network.preset.dim // network.preset.heads)
@@ -71,6 +76,8 @@ class _Placed(_Stage):
 
 class Encode(_Stage):
     """What depends on one image only."""
+
+    position: Tensor
 
     def __init__(self, network: Network, grid: Grid) -> None:
         super().__init__(network, grid)

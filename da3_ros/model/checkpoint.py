@@ -125,7 +125,7 @@ def _load_part(
         if key.startswith(part.prefix):
             below = key.removeprefix(part.prefix)
             name = ours(below, preset)
-            if name in wanted:
+            if name is not None and name in wanted:
                 used[name] = key
             elif is_alias(below):
                 copies.add(key)
