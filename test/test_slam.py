@@ -130,6 +130,13 @@ def test_a_lasting_break_opens_a_submap_behind_a_weak_link_and_keeps_the_scale()
     assert metrics(record).scale_drift < 0.3
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_break_in_the_first_window_gives_way_to_the_claims_after_it(seed):
+    m = metrics(run(world(), seed=seed, simulated__break_windows=[1]))
+    assert abs(m.scale - 1) < 0.1
+    assert m.coverage == 1.0
+
+
 def test_a_useless_window_is_not_believed():
     record = run(world(), window__live=False, simulated__bad_windows=[6])
     assert next(w for w in record.windows if w.number == 6).outcome == "refused"
