@@ -20,7 +20,7 @@ EXTRAS = {
         "open3d>=0.18; platform_machine != 'x86_64'",
     ],
     # The network: checkpoints, hub, export and ONNX Runtime. With a plain index, torch is the CUDA build.
-    "model": ["torch>=2.4", "safetensors>=0.4", "huggingface_hub>=0.24", "onnx", "onnxscript", "onnxruntime"],
+    "model": ["torch>=2.4", "safetensors>=0.4", "huggingface_hub>=1.0", "onnx", "onnxscript", "onnxruntime"],
     "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis"],
     "lint": ["ruff", "mypy", "types-PyYAML"],
 }

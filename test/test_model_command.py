@@ -21,7 +21,13 @@ from da3_ros.model.network import Network  # noqa: E402
 from da3_ros.model.presets import APACHE, Preset, release  # noqa: E402
 
 COMMIT = "c" * 40
-RUN = "import sys, argparse; from test_model_command import run; sys.exit(run(*sys.argv[1:]))"
+# Should it ever hang, it says where.
+RUN = """
+import faulthandler, sys
+faulthandler.dump_traceback_later(50, exit=True)
+from test_model_command import run
+sys.exit(run(*sys.argv[1:]))
+"""
 
 
 def run(*arguments: str) -> int:
@@ -121,12 +127,13 @@ def test_download(tiny, home):
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=60,
                 cwd=Path(__file__).parent,
                 env={**os.environ, "HF_ENDPOINT": hub.url, "PYTHONPATH": str(Path(layout.__file__).parents[2])},
             )
             for name in ("owner/model", "da3-large")
         )
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert "model.safetensors: MB 1/1" in done.stderr
     assert "model: da3-tiny, 0.3 M parameters, licence Apache-2.0\n" in done.stdout
     assert f"from: owner/model at {COMMIT}\n" in done.stdout
