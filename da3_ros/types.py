@@ -124,7 +124,6 @@ class State(Enum):
     TRACKING = 1
     WEAK = 2
     LOST = 3
-    PAUSED = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +198,6 @@ class Status:
     state: State
     reason: str  # one sentence; empty when all is well
     metric: bool
-    scale_source: str  # "predictor" (claims metres), "first window" (arbitrary units)
     scale_ratio: float  # map units per window unit of the last window
     seam_residual: float  # log, of the last window
     frames: int

@@ -16,6 +16,16 @@ import da3_ros  # noqa: F401  (before NumPy: it sets the number of OpenBLAS thre
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
+# The simulated predictor without noise, but for the scale of each window.
+EXACT = {
+    "simulated.depth_patch": 0.0,
+    "simulated.depth_pixel": 0.0,
+    "simulated.edge_bleed": 0.0,
+    "simulated.focal": 0.0,
+    "simulated.rotation_deg": 0.0,
+    "simulated.translation": 0.0,
+}
+
 WALK = "world:3?frames=60&size=160x120&rate=15"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from conftest import EXACT
 from da3_ros.msg import SlamStatus
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from lifecycle_msgs.msg import Transition
@@ -55,12 +56,7 @@ DEFAULTS: dict[str, Any] = {
     "window.overlap": 3,
     "simulated.width": 64,
     "simulated.window_log_scale": 0.0,
-    "simulated.depth_patch": 0.0,
-    "simulated.depth_pixel": 0.0,
-    "simulated.edge_bleed": 0.0,
-    "simulated.focal": 0.0,
-    "simulated.rotation_deg": 0.0,
-    "simulated.translation": 0.0,
+    **EXACT,
 }
 
 

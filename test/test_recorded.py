@@ -21,42 +21,28 @@ from da3_ros.geometry.camera import Pinhole
 from da3_ros.predictors import open_predictor
 from da3_ros.predictors.recorded import NotRecordedError, RecordedPredictor, RecordingPredictor
 from da3_ros.sources import open_source
+from da3_ros.sources.held import HeldSource
 from da3_ros.types import Frame, Prediction, Predictor, Rays, Window
 
 WORLD = "world:3?frames=25&size=160x120"
 
 
-class Frames:
-    """A source held in memory."""
-
-    name = "memory"
-
-    def __init__(self, frames: list[Frame]) -> None:
-        self.frames = frames
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __iter__(self):
-        return iter(self.frames)
-
-
 @pytest.fixture(scope="module")
-def walk() -> Frames:
-    return Frames(list(open_source(WORLD)))
+def walk() -> HeldSource:
+    return HeldSource(list(open_source(WORLD)))
 
 
 def config(**values: object) -> Config:
     return configuration.updated(Config(), {key.replace("__", "."): value for key, value in values.items()})
 
 
-def run(source: Frames, predictor: Predictor, cfg: Config) -> Record:
+def run(source: HeldSource, predictor: Predictor, cfg: Config) -> Record:
     record, failure = OfflineRun(source, predictor, cfg).run()
     assert failure is None
     return record
 
 
-def record_run(source: Frames, path: Path, cfg: Config) -> Record:
+def record_run(source: HeldSource, path: Path, cfg: Config) -> Record:
     predictor = RecordingPredictor(open_predictor(cfg), path)
     done = run(source, predictor, cfg)
     predictor.complete()
@@ -130,7 +116,7 @@ def test_a_replay_is_the_run(walk, recording, tmp_path):
 
 
 def test_a_replay_needs_no_truth(walk, recording):
-    blind = Frames([dataclasses.replace(frame, truth=None) for frame in walk])
+    blind = HeldSource([dataclasses.replace(frame, truth=None) for frame in walk])
     predictor = open_predictor(config(predictor=f"recorded:{recording}"))
     assert not predictor.needs_truth
     seeing = run(walk, open_predictor(config()), config())

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from conftest import EXACT
 
 from da3_ros import config as configuration
 from da3_ros.config import Config
@@ -18,39 +19,16 @@ from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate
 from da3_ros.predictors import open_predictor
 from da3_ros.slam.slam import Slam
 from da3_ros.sources import open_source
-from da3_ros.types import Frame, Prediction, State, Truth, Window
-
-EXACT = {
-    "simulated.depth_patch": 0.0,
-    "simulated.depth_pixel": 0.0,
-    "simulated.edge_bleed": 0.0,
-    "simulated.focal": 0.0,
-    "simulated.rotation_deg": 0.0,
-    "simulated.translation": 0.0,
-}
-
-
-class Frames:
-    """A source held in memory."""
-
-    name = "memory"
-
-    def __init__(self, frames: list[Frame]) -> None:
-        self.frames = frames
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __iter__(self):
-        return iter(self.frames)
+from da3_ros.sources.held import HeldSource
+from da3_ros.types import Prediction, State, Truth, Window
 
 
 @lru_cache
-def world(seed: int = 1, frames: int = 60) -> Frames:
-    return Frames(list(open_source(f"world:{seed}?frames={frames}&size=320x240")))
+def world(seed: int = 1, frames: int = 60) -> HeldSource:
+    return HeldSource(list(open_source(f"world:{seed}?frames={frames}&size=320x240")))
 
 
-def run(source: Frames, predictor=None, **values: object) -> Record:
+def run(source: HeldSource, predictor=None, **values: object) -> Record:
     config = configuration.updated(Config(), {k.replace("__", "."): v for k, v in values.items()})
     record, failure = OfflineRun(source, predictor or open_predictor(config), config).run()
     assert failure is None
@@ -152,7 +130,7 @@ def test_without_claims_of_metres_nothing_is_called_metric():
 def test_a_gap_starts_a_segment_and_the_pose_goes_on_from_there():
     frames = world().frames
     late = [dataclasses.replace(f, stamp_ns=f.stamp_ns + 5_000_000_000) for f in frames[30:]]
-    record = run(Frames(frames[:30] + late))
+    record = run(HeldSource(frames[:30] + late))
     assert record.counts["segments"] == 2
     steps = np.linalg.norm(np.diff(record.trajectory.T_map_cam[:, :3, 3], axis=0), axis=1)
     assert steps.max() < 0.3
@@ -162,7 +140,7 @@ def test_a_gap_starts_a_segment_and_the_pose_goes_on_from_there():
 def test_frames_out_of_order_are_dropped_and_counted():
     frames = list(world().frames)
     frames[10] = dataclasses.replace(frames[10], stamp_ns=frames[9].stamp_ns)
-    record = run(Frames(frames))
+    record = run(HeldSource(frames))
     assert record.drops == {"stamp_not_increasing": 1}
     assert len(record.trajectory) == len(frames) - 1
 
@@ -170,7 +148,7 @@ def test_frames_out_of_order_are_dropped_and_counted():
 def test_stamps_that_jump_back_leave_a_trajectory_in_time_order():
     frames = world().frames
     again = [dataclasses.replace(f, stamp_ns=f.stamp_ns + 5) for f in frames[10:30]]
-    record = run(Frames([*frames[:30], *again]), node__on_time_jump="continue")
+    record = run(HeldSource([*frames[:30], *again]), node__on_time_jump="continue")
     stamps = record.trajectory.stamps_ns
     assert (np.diff(stamps) > 0).all()
     assert stamps[-1] == again[-1].stamp_ns
@@ -273,7 +251,7 @@ def test_an_uncalibrated_camera_is_learnt_from_the_rays():
         def close(self) -> None:
             pass
 
-    bare = Frames([dataclasses.replace(f, camera=None) for f in world()])
+    bare = HeldSource([dataclasses.replace(f, camera=None) for f in world()])
     record, _ = OfflineRun(bare, Blind(), config).run()
     assert evaluate(record.trajectory, record.truth).metrics.ate_sim3_m < 0.03
 

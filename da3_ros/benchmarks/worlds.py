@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate
 from da3_ros.predictors import open_predictor
 from da3_ros.sources import open_source
-from da3_ros.types import Frame, Source
+from da3_ros.sources.held import HeldSource
+from da3_ros.types import Source
 
 SPEC = "world:{seed}?frames=300&size=320x240"
 # Windows; early ones, while the scale rests on few claims, are the hardest.  The one after a break is its second look.
@@ -71,7 +72,8 @@ def run(seeds: Sequence[int], say: Callable[[str], None]) -> list[Row]:
 
 def measure(seed: int) -> Row:
     """One world, three runs."""
-    source = Held(open_source(SPEC.format(seed=seed)))
+    world = open_source(SPEC.format(seed=seed))
+    source = HeldSource(list(world), world.name)  # rendered once
     config = configuration.updated(Config(), {"seed": seed})
     ours, free = _run(source, config), _run(source, config, "free_sim3")
     # Every window places keyframes: a live window that is refused would cost nothing.
@@ -88,22 +90,6 @@ def measure(seed: int) -> Row:
         len(hit),
         sum(number not in refused for number in hit),
     )
-
-
-class Held:
-    """A source whose frames are rendered once and held in memory."""
-
-    def __init__(self, source: Source) -> None:
-        self.name = source.name
-        self._frames: list[Frame] = list(source)
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames."""
-        return iter(self._frames)
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        return len(self._frames)
 
 
 def _run(source: Source, config: Config, name: str = "ours") -> Record:

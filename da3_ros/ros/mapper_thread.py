@@ -12,12 +12,12 @@ from queue import Empty, Queue
 from typing import Protocol, TypeVar
 
 from da3_ros.config import Config
-from da3_ros.errors import Da3Error
 from da3_ros.geometry.se3 import Array
 from da3_ros.mapping.map import Map, SubmapChange
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.graph import GraphLog
 from da3_ros.ros.pace import Pace
+from da3_ros.ros.promise import promised
 from da3_ros.types import FloatArray, FusedKeyframe, ImageArray, Trajectory
 
 T = TypeVar("T")
@@ -98,14 +98,7 @@ class MapperThread(threading.Thread):
 
     def call(self, work: Callable[[], T]) -> Future[T]:
         """Run something on this thread; Da3Error comes back through the future."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(work())
-            except Da3Error as error:
-                future.set_exception(error)
-
+        future, run = promised(work)
         self._work.put(run)
         return future
 

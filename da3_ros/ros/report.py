@@ -20,7 +20,6 @@ _STATES = {
     State.TRACKING: SlamStatus.STATE_TRACKING,
     State.WEAK: SlamStatus.STATE_WEAK,
     State.LOST: SlamStatus.STATE_LOST,
-    State.PAUSED: SlamStatus.STATE_PAUSED,
 }
 _NAMES = {
     SlamStatus.STATE_UNCONFIGURED: "unconfigured",

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from da3_ros.config import Config
-from da3_ros.errors import Da3Error, PredictorError
+from da3_ros.errors import PredictorError
 from da3_ros.ros.body import Body
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.inbox import Inbox
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.predictor_thread import Finished, PredictorThread
+from da3_ros.ros.promise import promised
 from da3_ros.slam.slam import Slam
 from da3_ros.types import DepthMap, Estimate, Frame, Integration, Status, Trajectory
 
@@ -120,14 +121,7 @@ class TrackerThread(threading.Thread):
 
     def call(self, work: Callable[[], T]) -> Future[T]:
         """Run something on this thread; Da3Error comes back through the future."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(work())
-            except Da3Error as error:
-                future.set_exception(error)
-
+        future, run = promised(work)
         self._inbox.put_command(run)
         return future
 
@@ -138,10 +132,6 @@ class TrackerThread(threading.Thread):
             self._stopping = True
 
         self._inbox.put_command(end)
-
-    def idle(self) -> bool:
-        """No frame waits and no prediction is under way."""
-        return not self._predicting and len(self._inbox) == 0
 
     def run(self) -> None:
         """The thread."""

@@ -170,7 +170,6 @@ class Slam:
             state=self._state,
             reason=self._reason,
             metric=self._junctions.metric,
-            scale_source="predictor" if self._junctions.metric else "first window",
             scale_ratio=self._junctions.scale_ratio,
             seam_residual=records[-1].residual if records else 0.0,
             frames=len(self._log),
