@@ -19,7 +19,7 @@ OPSET_ATTENTION, OPSET_PLAIN = 23, 18
 def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor, ...]:
     """Inputs of a stage, of the right shapes."""
     tokens, wide = 1 + grid.rows * grid.columns, 2 * preset.dim
-    if stage == "encode":
+    if stage in ("encode", "look"):
         shapes: list[tuple[int, ...]] = [(views, 3, *grid.image)]
     elif stage == "enter":
         shapes = [(views, tokens, preset.dim), (views, preset.dim)]

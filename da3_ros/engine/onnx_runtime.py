@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from da3_ros.engine.runtime import Host
-from da3_ros.engine.stages import NAMES
 from da3_ros.errors import PredictorError
 
 
 class OnnxRuntime:
     """Sessions for exported stages; values are host arrays."""
 
-    def __init__(self, folder: Path, *, provider: str = "CPUExecutionProvider", threads: int = 0) -> None:
-        """Open ``folder/STAGE.onnx`` for every stage; ``threads`` 0 leaves the choice to the library."""
+    def __init__(
+        self,
+        graphs: Mapping[str, Path],
+        *,
+        provider: str = "CPUExecutionProvider",
+        precision: str = "fp32",
+        threads: int = 0,
+    ) -> None:
+        """Open a graph per stage; ``threads`` 0 leaves the choice to the library."""
         import onnxruntime
 
-        self.name = f"onnxruntime {provider.removesuffix('ExecutionProvider').lower()} fp32"
+        self.name = f"onnxruntime {provider.removesuffix('ExecutionProvider').lower()} {precision}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._failure: type[Exception] = onnxruntime.capi.onnxruntime_pybind11_state.Fail
         self._sessions: dict[str, Any] = {
-            stage: onnxruntime.InferenceSession(str(folder / f"{stage}.onnx"), options, providers=[provider])
-            for stage in NAMES
+            stage: onnxruntime.InferenceSession(str(graph), options, providers=[provider])
+            for stage, graph in graphs.items()
         }
 
     def upload(self, array: Host) -> Host:

@@ -8,6 +8,10 @@
     rays     four levels of some views            -> rays, confidence
     camera   camera feature (S, 2 C)              -> cameras (S, 9)
 
+A network that looks at one view at a time (da3metric-large, da3mono-large) is a single stage:
+
+    look     images (N, 3, H, W)                  -> depth (N, H, W), sky (N, H, W)         once per frame
+
 What depends on the size alone (position embedding, rotary tables) is computed here once and becomes a constant.
 """
 
@@ -19,10 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from da3_ros.model.grid import Grid
-from da3_ros.model.network import Network
+from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.positions import Positions, positions
+from da3_ros.model.presets import Preset
 
-NAMES = ("encode", "enter", "mix", "neck", "depth", "rays", "camera")
+_MIXING = ("encode", "enter", "mix", "neck", "depth", "rays", "camera")
+_LOOKING = ("look",)
+ONE_VIEW = ("encode", "enter", "look")  # stages that a window runs for one view at a time
 LEVELS = 4
 
 # Per stage the names of its inputs and outputs; the first axis of each is the number of views.
@@ -34,6 +41,7 @@ INPUTS = {
     "depth": tuple(f"level{i}" for i in range(LEVELS)),
     "rays": tuple(f"level{i}" for i in range(LEVELS)),
     "camera": ("camera_feature",),
+    "look": ("images",),
 }
 OUTPUTS = {
     "encode": ("tokens", "chooser"),
@@ -43,11 +51,19 @@ OUTPUTS = {
     "depth": ("depth", "confidence"),
     "rays": ("rays", "confidence"),
     "camera": ("cameras",),
+    "look": ("depth", "sky"),
 }
+
+
+def names(preset: Preset) -> tuple[str, ...]:
+    """Stages that a network has, in the order of their use."""
+    return _MIXING if preset.any_view else _LOOKING
 
 
 class _Stage(nn.Module):
     """A part of the network at one size."""
+
+    network: Network
 
     def __init__(self, network: Network, grid: Grid) -> None:
         super().__init__()
@@ -139,7 +155,27 @@ class CameraStage(_Stage):
         return self.network.camera(camera_feature)
 
 
-def stages(network: Network, grid: Grid) -> Mapping[str, nn.Module]:
+class Look(nn.Module):
+    """Depth and sky of single views."""
+
+    position: Tensor
+
+    def __init__(self, network: MonoNetwork, grid: Grid) -> None:
+        super().__init__()
+        self.network, self.grid = network, grid
+        with torch.no_grad():
+            position = network.backbone.positions_at(grid.rows, grid.columns)
+        self.register_buffer("position", position.detach().clone(), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the module's table."""
+        features = self.network.backbone.look(images, self.position)
+        return self.network.head(self.network.neck(features, self.grid), self.grid)
+
+
+def stages(network: Network | MonoNetwork, grid: Grid) -> Mapping[str, nn.Module]:
     """All stages of a network at one size, in evaluation mode; they share its weights."""
+    if isinstance(network, MonoNetwork):
+        return {"look": Look(network, grid).eval()}
     kinds = (Encode, Enter, Mix, NeckStage, DepthStage, RayStage, CameraStage)
-    return {name: kind(network, grid).eval() for name, kind in zip(NAMES, kinds, strict=True)}
+    return {name: kind(network, grid).eval() for name, kind in zip(_MIXING, kinds, strict=True)}

@@ -12,13 +12,15 @@ from da3_ros.engine.runtime import Host
 from da3_ros.engine.stages import stages
 from da3_ros.errors import PredictorError
 from da3_ros.model.grid import Grid
-from da3_ros.model.network import Network
+from da3_ros.model.network import MonoNetwork, Network
 
 
 class TorchRuntime:
     """The stages as they are; values are tensors."""
 
-    def __init__(self, network: Network, grid: Grid, *, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self, network: Network | MonoNetwork, grid: Grid, *, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
         """``precision`` is fp32 or bf16 (matrix products only; heads stay in fp32)."""
         self.name = f"torch {device} {precision}"
         self._device = torch.device(device)
@@ -47,7 +49,7 @@ class TorchRuntime:
 
     def run(self, stage: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Runtime``."""
-        mixed = self._autocast and stage in ("encode", "enter", "mix")
+        mixed = self._autocast and stage in ("encode", "enter", "mix", "look")
         try:
             with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
                 out = self._stages[stage](*(value if mixed else value.float() for value in values))
