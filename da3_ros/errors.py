@@ -35,3 +35,7 @@ class MissingDependencyError(Da3Error):
 
 class ModelError(Da3Error):
     """A model or checkpoint cannot be used."""
+
+
+class EngineError(Da3Error):
+    """An exported graph or a compiled engine cannot be used; it can be made anew."""

@@ -2,18 +2,98 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
-from da3_ros.engine.stages import INPUTS, LEVELS, OUTPUTS
+from da3_ros.engine import parity
+from da3_ros.engine.graphs import CAMERAS, SELF_TEST
+from da3_ros.engine.precision import halve
+from da3_ros.engine.stages import INPUTS, LEVELS, OUTPUTS, stages
+from da3_ros.engine.store import Tell
+from da3_ros.engine.torch_runtime import TorchRuntime
+from da3_ros.errors import EngineError
+from da3_ros.model.checkpoint import load
+from da3_ros.model.folder import ModelFolder
 from da3_ros.model.grid import Grid
+from da3_ros.model.layout import Part
+from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.presets import Preset
 
-# ONNX Runtime has a fast kernel for the Attention operator of opset 23; TensorRT wants plain operators and fuses them.
-OPSET_ATTENTION, OPSET_PLAIN = 23, 18
+
+def write_graphs(
+    place: Path,
+    folder: ModelFolder,
+    part: Part,
+    size: tuple[int, int],
+    *,
+    precision: str,
+    opset: int,
+    tell: Tell,
+) -> Mapping[str, str]:
+    """Export every stage of a network at an image size (width, height) into a folder, with its self-test.
+
+    Returns the versions it was made with.
+
+    Raises:
+        ModelError: the weights cannot be loaded.
+        EngineError: the exporter failed.
+    """
+    tell(f"loading {folder.name}", None)
+    model = load(folder)
+    networks = dict(zip((p.prefix for p in folder.parts), (model.network, model.metric), strict=False))
+    network = networks[part.prefix]
+    assert network is not None
+    grid = Grid.of(size[1], size[0])
+    cameras = _cameras(network)
+    if cameras is not None:
+        np.save(place / CAMERAS, cameras)
+    tell("computing the self-test", None)
+    images = parity.pictures(*size)
+    right = parity.outputs(TorchRuntime(network, grid), images, cameras)
+    np.savez(place / SELF_TEST, images=images, **right)  # type: ignore[arg-type]
+    if precision == "fp16":
+        network = halve(network)
+    modules = stages(network, grid)
+    for i, (stage, module) in enumerate(modules.items()):
+        tell(f"exporting {part.preset.name}: {stage}", i / len(modules))
+        try:
+            export(stage, module, part.preset, grid, place / f"{stage}.onnx", opset=opset)
+        except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise EngineError(
+                f"torch {torch.__version__} cannot export '{stage}' of {part.preset.name}: {first}; use --runtime torch"
+            ) from error
+    return {"torch": torch.__version__, "onnx": onnx.__version__}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter says about itself (missing torchvision, its own deprecations) off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cameras(network: Network | MonoNetwork) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    if isinstance(network, MonoNetwork):
+        return None
+    return np.asarray(network.backbone.camera_tokens(2).detach().float().numpy())
 
 
 def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor, ...]:
@@ -44,15 +124,16 @@ def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path
     shapes: tuple[Any, ...] = tuple({0: views} for _ in inputs)
     if stage in ("neck", "depth", "rays"):
         shapes = (shapes,)  # variadic
-    program = torch.onnx.export(
-        module,
-        inputs,
-        dynamo=True,
-        opset_version=opset,
-        input_names=list(INPUTS[stage]),
-        output_names=list(OUTPUTS[stage]),
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(INPUTS[stage]),
+            output_names=list(OUTPUTS[stage]),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     assert program is not None
     program.save(str(path), external_data=False)

@@ -22,42 +22,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from da3_ros.engine.signature import INPUTS, LEVELS, ONE_VIEW, OUTPUTS, names
 from da3_ros.model.grid import Grid
 from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.positions import Positions, positions
-from da3_ros.model.presets import Preset
 
-_MIXING = ("encode", "enter", "mix", "neck", "depth", "rays", "camera")
-_LOOKING = ("look",)
-ONE_VIEW = ("encode", "enter", "look")  # stages that a window runs for one view at a time
-LEVELS = 4
-
-# Per stage the names of its inputs and outputs; the first axis of each is the number of views.
-INPUTS = {
-    "encode": ("images",),
-    "enter": ("tokens", "cameras"),
-    "mix": ("entered",),
-    "neck": tuple(f"feature{i}" for i in range(LEVELS)),
-    "depth": tuple(f"level{i}" for i in range(LEVELS)),
-    "rays": tuple(f"level{i}" for i in range(LEVELS)),
-    "camera": ("camera_feature",),
-    "look": ("images",),
-}
-OUTPUTS = {
-    "encode": ("tokens", "chooser"),
-    "enter": ("entered",),
-    "mix": (*(f"feature{i}" for i in range(LEVELS)), "camera_feature"),
-    "neck": tuple(f"level{i}" for i in range(LEVELS)),
-    "depth": ("depth", "confidence"),
-    "rays": ("rays", "confidence"),
-    "camera": ("cameras",),
-    "look": ("depth", "sky"),
-}
-
-
-def names(preset: Preset) -> tuple[str, ...]:
-    """Stages that a network has, in the order of their use."""
-    return _MIXING if preset.any_view else _LOOKING
+__all__ = ["INPUTS", "LEVELS", "ONE_VIEW", "OUTPUTS", "names", "stages"]
 
 
 class _Stage(nn.Module):
@@ -178,4 +148,4 @@ def stages(network: Network | MonoNetwork, grid: Grid) -> Mapping[str, nn.Module
     if isinstance(network, MonoNetwork):
         return {"look": Look(network, grid).eval()}
     kinds = (Encode, Enter, Mix, NeckStage, DepthStage, RayStage, CameraStage)
-    return {name: kind(network, grid).eval() for name, kind in zip(_MIXING, kinds, strict=True)}
+    return {name: kind(network, grid).eval() for name, kind in zip(names(network.preset), kinds, strict=True)}

@@ -1,0 +1,155 @@
+"""A model on a runtime: its networks, opened at the image sizes that are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from da3_ros.engine import parity
+from da3_ros.engine.choice import Choice, library
+from da3_ros.engine.engines import Engines, Target, open_engines
+from da3_ros.engine.gpu import Gpu, find_gpu
+from da3_ros.engine.graphs import OPSET_ATTENTION, OPSET_PLAIN, Graphs, open_graphs
+from da3_ros.engine.look import Looker
+from da3_ros.engine.onnx_runtime import OnnxRuntime
+from da3_ros.engine.runtime import Host, Runtime
+from da3_ros.engine.staged import StagedNetwork
+from da3_ros.engine.store import Entry, Store, Tell
+from da3_ros.errors import Da3Error, ModelError
+from da3_ros.model.folder import ModelFolder
+from da3_ros.model.layout import Part
+
+if TYPE_CHECKING:
+    from da3_ros.model.checkpoint import Model
+
+_LEAST_VIEWS = 2  # the self-test has two
+
+
+def silent(what: str, share: float | None) -> None:
+    """Tell nobody."""
+
+
+@dataclass(slots=True)
+class Loader:
+    """Opens the networks of one model folder.  Used by one thread."""
+
+    folder: ModelFolder
+    choice: Choice
+    store: Store = field(default_factory=Store)
+    build: bool = True  # make graphs and engines that are missing
+    threads: int = 0  # of a CPU runtime; 0: the library's choice
+    cache_bytes: int = 1 << 30  # that may be kept of frames
+    tell: Tell = silent
+    _model: Model | None = None
+
+    def window(self, size: tuple[int, int], views: int) -> StagedNetwork:
+        """The network that mixes views, at an image size (width, height), for at most so many views.
+
+        Raises:
+            ModelError: the model looks at one view at a time, or its weights cannot be loaded.
+            EngineError: an engine is missing, cannot be built, or says something else than the network.
+            MissingDependencyError, OutputError, PredictorError: see ``open_graphs``, ``open_engines`` and the runtimes.
+        """
+        part = self.folder.parts[0]
+        if not part.preset.any_view:
+            raise ModelError(
+                f"{self.folder.name} looks at one view at a time and gives no poses; use it as metric.model, or use a "
+                "model such as da3-small"
+            )
+        runtime, cameras = self._open(part, size, views)
+        assert cameras is not None, "a network that mixes views has camera tokens"
+        return StagedNetwork(runtime, cameras, self.cache_bytes)
+
+    def looker(self, size: tuple[int, int]) -> Looker:
+        """The network that looks at one view at a time, at an image size (width, height); of the nested model too.
+
+        Raises:
+            ModelError: the model has none.
+            Da3Error: as ``window``.
+        """
+        part = self.folder.parts[-1]
+        if part.preset.any_view:
+            raise ModelError(f"{self.folder.name} knows no metres; use da3metric-large")
+        runtime, _ = self._open(part, size, 1)
+        return Looker(runtime)
+
+    def _open(self, part: Part, size: tuple[int, int], views: int) -> tuple[Runtime, Host | None]:
+        if self.choice.runtime == "torch":
+            return self._torch(part, size)
+        graphs = open_graphs(
+            self.store,
+            self.folder,
+            part,
+            size,
+            precision=self.choice.precision,
+            opset=OPSET_PLAIN if self.choice.compiled else OPSET_ATTENTION,
+            build=self.build,
+            tell=self.tell,
+        )
+        self.tell(f"loading {part.preset.name}", None)
+        if self.choice.compiled:
+            return self._compiled(graphs, max(views, _LEAST_VIEWS)), graphs.cameras()
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[self.choice.device]
+        runtime = OnnxRuntime(graphs.stages, provider=provider, precision=self.choice.precision, threads=self.threads)
+        self._self_test(runtime, graphs, graphs.entry)
+        return runtime, graphs.cameras()
+
+    def _torch(self, part: Part, size: tuple[int, int]) -> tuple[Runtime, Host | None]:
+        import torch
+
+        from da3_ros.engine.torch_runtime import TorchRuntime
+        from da3_ros.model.checkpoint import load
+        from da3_ros.model.grid import Grid
+        from da3_ros.model.network import Network
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self._model is None:
+            self.tell(f"loading {self.folder.name}", None)
+            self._model = load(self.folder)
+        network = self._model.network if part is self.folder.parts[0] else self._model.metric
+        assert network is not None
+        runtime = TorchRuntime(
+            network, Grid.of(size[1], size[0]), device=self.choice.device, precision=self.choice.precision
+        )
+        if not isinstance(network, Network):
+            return runtime, None
+        return runtime, network.backbone.camera_tokens(2).detach().float().cpu().numpy()
+
+    def _compiled(self, graphs: Graphs, views: int) -> Runtime:
+        from da3_ros.engine.tensorrt_runtime import TensorRTRuntime
+
+        gpu = find_gpu()
+        assert gpu is not None, "the choice has seen one"
+        target = Target.of(self.choice.runtime, gpu)
+        engines: Engines = open_engines(self.store, graphs, target, views, build=self.build, tell=self.tell)
+        self.tell("loading engines", None)
+        runtime = TensorRTRuntime(
+            library(self.choice.runtime),
+            engines.stages,
+            precision=self.choice.precision,
+            runtime_cache=engines.runtime_cache,
+        )
+        self._self_test(runtime, graphs, engines.entry, gpu)
+        return runtime
+
+    def _self_test(self, runtime: Runtime, graphs: Graphs, entry: Entry, gpu: Gpu | None = None) -> None:
+        """Once for each entry, library and GPU; a runtime that fails is closed and not used."""
+        where = f"{runtime.name} {_version(self.choice.runtime)}" + (f" {gpu.name} {gpu.driver}" if gpu else "")
+        tests = entry.noted("self_tests") or {}
+        if where in tests:
+            return
+        self.tell("comparing with the network", None)
+        try:
+            found = parity.compare(runtime, graphs.self_test(), graphs.cameras())
+            found.require(self.choice.precision, where)
+        except Da3Error:
+            runtime.close()
+            raise
+        entry.note("self_tests", tests | {where: dict(found.differences)})
+
+
+def _version(runtime: str) -> str:
+    import importlib
+
+    return str(importlib.import_module(runtime).__version__)
