@@ -117,6 +117,36 @@ class SimulatedConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """How the network runs, where the predictor is one."""
+
+    runtime: str = param(
+        "auto",
+        "what runs it; auto: the best that is usable here",
+        choices=("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "torch"),
+    )
+    device: str = param("auto", "where it runs; auto: the GPU where one is usable", choices=("auto", "cpu", "cuda"))
+    precision: str = param("auto", "auto: the fastest that is safe there", choices=("auto", "fp32", "fp16", "bf16"))
+    size: str = param("auto", "images are resized to this WxH, px; auto: longest side 504 on a GPU, 280 on a CPU")
+    reference: str = param(
+        "first", "view in whose frame a window is predicted", choices=("first", "middle", "saddle_balanced")
+    )
+    pose: str = param("rays", "cameras from the rays, or from the camera head", choices=("rays", "head"))
+    build: bool = param(True, "export graphs and compile engines that are missing; false: refuse to start")
+    cache_mb: int = param(1024, "most memory for the tokens of frames, MB", low=0)
+    threads: int = param(0, "threads on a CPU; 0: the library's choice", low=0, high=1024)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricConfig:
+    """Metres from a network that sees them one view at a time."""
+
+    model: str = param("", "such as da3metric-large; empty: none (the nested model brings its own)")
+    interval_s: float = param(1.0, "least time between two views that it looks at, s", low=0)
+    sigma: float = param(0.1, "1-sigma of the log scale that one view gives", low=0.001)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The ROS node only."""
 
@@ -153,7 +183,10 @@ class NodeConfig:
 class Config:
     """The whole configuration."""
 
-    predictor: str = param("simulated", "simulated, or recorded:FILE to replay saved predictions")
+    predictor: str = param(
+        "simulated",
+        "simulated, recorded:FILE to replay saved predictions, or a network: da3-small, owner/name of the hub, folder",
+    )
     seed: int = param(0, "seed of everything random", low=0)
     keyframe: KeyframeConfig = field(default_factory=KeyframeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -162,6 +195,8 @@ class Config:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     map: MapConfig = field(default_factory=MapConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    metric: MetricConfig = field(default_factory=MetricConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
 
 

@@ -5,7 +5,7 @@ Arrays are shared by reference and never written after construction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -18,6 +18,7 @@ from da3_ros.geometry.se3 import Array
 
 ImageArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
+Tell = Callable[[str, float | None], None]  # what is being done, and the share of it that is done where that is known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +86,14 @@ class Predictor(Protocol):
     @property
     def needs_truth(self) -> bool:
         """Whether ``predict`` reads the ``truth`` of the frames."""
+        ...
+
+    def prepare(self, width: int, height: int) -> None:
+        """Make ready for images of this size, which may take minutes; ``predict`` does it where nobody has.
+
+        Raises:
+            Da3Error: it cannot be made ready.
+        """
         ...
 
     def predict(self, window: Window) -> Prediction:

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "slam": BASE,
     "mapping": BASE,
-    "predictors": BASE,
+    "predictors": BASE | {"model", "engine"},
     "sources": BASE,
     "model": BASE,
     "engine": BASE | {"model"},

@@ -77,10 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _offline(arguments: argparse.Namespace, config: Config) -> int:
     from da3_ros.commands.stopping import StoppableSource
-    from da3_ros.predictors import open_predictor
 
     source = StoppableSource(options.opened_source(arguments))
-    predictor = open_predictor(config)
+    predictor = options.prepared_predictor(config, source)
     _require_truth(source, predictor)
     out = options.output_folder(arguments.out, source.name)
     try:

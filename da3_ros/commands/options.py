@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,21 @@ from da3_ros.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from da3_ros.config import Config
-    from da3_ros.types import Source
+    from da3_ros.engine.loader import Loader
+    from da3_ros.types import Predictor, Source, Tell
 
 SOURCES = (
     "a rosbag2 (folder, .mcap or .db3), a 7-Scenes, TUM RGB-D, EuRoC or KITTI sequence, a folder of images, a video, "
     "or the synthetic world:SEED, such as 'world:7?frames=300&size=640x480&rate=15&motion=FILE'"
 )
+
+
+# As in config.NetworkConfig, which is not imported before a command is chosen.
+RUNTIME = {
+    "runtime": ("tensorrt", "tensorrt_rtx", "onnxruntime", "torch"),
+    "device": ("cpu", "cuda"),
+    "precision": ("fp32", "fp16", "bf16"),
+}
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +49,33 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--predictor",
         metavar="NAME",
-        help="simulated (the default: ground truth with the errors of a network) or recorded:FILE (made by --record)",
+        help="simulated (the default: ground truth with the errors of a network), recorded:FILE (made by --record), or "
+        "a network: da3-small, another of 'da3 model list', owner/name of the hub, a folder",
     )
     group.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default 0)")
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Declare how a network is run."""
+    group = parser.add_argument_group("how the network runs ('da3 doctor' tells what is usable here)")
+    for name, choices in RUNTIME.items():
+        group.add_argument(f"--{name}", default="auto", choices=("auto", *choices), help="default auto: the best here")
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="on a CPU (default: the library's choice)")
+
+
+def opened_loader(arguments: argparse.Namespace, model: str, tell: Tell) -> Loader:
+    """Find a model, or download it, and choose what runs it.
+
+    Raises:
+        ModelError: there is no such model.
+        MissingDependencyError: what was asked for cannot run here.
+    """
+    from da3_ros.engine.loader import open_loader
+
+    require(arguments.threads >= 0, "--threads must not be negative")
+    return open_loader(
+        model, arguments.runtime, arguments.device, arguments.precision, threads=arguments.threads, tell=tell
+    )
 
 
 def resolved_config(arguments: argparse.Namespace) -> Config:
@@ -64,6 +98,46 @@ def opened_source(arguments: argparse.Namespace) -> Source:
     from da3_ros.sources.slicing import parse_frames
 
     return open_source(arguments.source, parse_frames(":" if arguments.frames is None else arguments.frames))
+
+
+def prepared_predictor(config: Config, source: Source) -> Predictor:
+    """Open the predictor and make it ready for the images of a source, telling what takes long.
+
+    Raises:
+        Da3Error: it cannot be opened, or the source's first frame cannot be read.
+    """
+    from da3_ros.commands.progress import Steps
+    from da3_ros.predictors import open_predictor
+
+    with Steps() as tell:
+        predictor = open_predictor(config, tell)
+        try:
+            for frame in itertools.islice(source, 1):
+                predictor.prepare(*frame.image.shape[1::-1])
+        except BaseException:
+            predictor.close()
+            raise
+    return predictor
+
+
+def require_writable(path: Path) -> None:
+    """Say before minutes of work that a file cannot be written where it is wanted.
+
+    Raises:
+        OutputError: it cannot; what is there stays.
+    """
+    import tempfile
+
+    from da3_ros.files import reason
+
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}; choose another place") from error
 
 
 def output_folder(wanted: Path | None, name: str, below: Path = Path("out")) -> Path:

@@ -47,3 +47,34 @@ class Progress:
         if self._open:
             sys.stderr.write("\n")
             sys.stderr.flush()
+
+
+class Steps:
+    """Tells of long steps whose number is not known beforehand (``types.Tell``); use as a context manager."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._last = ""
+        self._started = time.monotonic()
+
+    def __call__(self, what: str, share: float | None) -> None:
+        """Report what is being done, and the share of it that is done where that is known; what is done (1) stays."""
+        if share == 1:
+            sys.stderr.write(f"\r\x1b[2K{what}\n" if self._live else f"{what}\n")
+        elif self._live:
+            told = "" if share is None else f"  {100 * share:.0f} %"
+            sys.stderr.write(f"\r\x1b[2K{what} ...{told}  {time.monotonic() - self._started:.0f} s")
+        elif what != self._last:
+            sys.stderr.write(f"{what} ...\n")
+        self._last = what
+        sys.stderr.flush()
+
+    def __enter__(self) -> Steps:
+        """Start the clock."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the line away: what it told is over."""
+        if self._live and self._last:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()

@@ -54,6 +54,10 @@ class WatchedPredictor:
         self.not_recorded: NotRecordedError | None = None
         self._inner, self._source = inner, source
 
+    def prepare(self, width: int, height: int) -> None:
+        """Prepare the predictor inside."""
+        self._inner.prepare(width, height)
+
     def predict(self, window: Window) -> Prediction:
         """Predict; see the base protocol."""
         try:

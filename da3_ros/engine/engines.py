@@ -11,9 +11,10 @@ from da3_ros.engine.choice import library
 from da3_ros.engine.gpu import Gpu
 from da3_ros.engine.graphs import Graphs
 from da3_ros.engine.signature import ONE_VIEW
-from da3_ros.engine.store import Entry, Store, Tell
+from da3_ros.engine.store import Entry, Store
 from da3_ros.errors import EngineError
 from da3_ros.files import write_atomic
+from da3_ros.types import Tell
 
 _SUFFIX = ".engine"
 _STEPS = (1, 4)  # views for which an engine is made fast, besides the most

@@ -19,7 +19,6 @@ from da3_ros.engine import parity
 from da3_ros.engine.graphs import CAMERAS, SELF_TEST
 from da3_ros.engine.precision import halve
 from da3_ros.engine.stages import INPUTS, LEVELS, OUTPUTS, stages
-from da3_ros.engine.store import Tell
 from da3_ros.engine.torch_runtime import TorchRuntime
 from da3_ros.errors import EngineError
 from da3_ros.model.checkpoint import load
@@ -28,6 +27,7 @@ from da3_ros.model.grid import Grid
 from da3_ros.model.layout import Part
 from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.presets import Preset
+from da3_ros.types import Tell
 
 
 def write_graphs(

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from da3_ros.engine.runtime import Host
-from da3_ros.engine.store import Entry, Store, Tell, digest_of
+from da3_ros.engine.store import Entry, Store, digest_of
 from da3_ros.errors import EngineError, MissingDependencyError
 from da3_ros.model.folder import ModelFolder
 from da3_ros.model.layout import Part
+from da3_ros.types import Tell
 
 # ONNX Runtime has a fast kernel for the Attention operator of opset 23; TensorRT wants plain operators and fuses them.
 OPSET_ATTENTION, OPSET_PLAIN = 23, 18

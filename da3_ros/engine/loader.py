@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from da3_ros.engine import parity
-from da3_ros.engine.choice import Choice, library
+from da3_ros.engine.choice import Choice, choose, library
 from da3_ros.engine.engines import Engines, Target, open_engines
 from da3_ros.engine.gpu import Gpu, find_gpu
 from da3_ros.engine.graphs import OPSET_ATTENTION, OPSET_PLAIN, Graphs, open_graphs
@@ -14,10 +14,12 @@ from da3_ros.engine.look import Looker
 from da3_ros.engine.onnx_runtime import OnnxRuntime
 from da3_ros.engine.runtime import Host, Runtime
 from da3_ros.engine.staged import StagedNetwork
-from da3_ros.engine.store import Entry, Store, Tell
+from da3_ros.engine.store import Entry, Store
 from da3_ros.errors import Da3Error, ModelError
-from da3_ros.model.folder import ModelFolder
+from da3_ros.model import hub
+from da3_ros.model.folder import ModelFolder, open_folder
 from da3_ros.model.layout import Part
+from da3_ros.types import Tell
 
 if TYPE_CHECKING:
     from da3_ros.model.checkpoint import Model
@@ -27,6 +29,41 @@ _LEAST_VIEWS = 2  # the self-test has two
 
 def silent(what: str, share: float | None) -> None:
     """Tell nobody."""
+
+
+def open_loader(
+    name: str,
+    runtime: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    build: bool = True,
+    threads: int = 0,
+    cache_bytes: int = 1 << 30,
+    tell: Tell = silent,
+) -> Loader:
+    """Find a model, or download it, and choose what runs it; nothing is loaded before a size is asked for.
+
+    Args:
+        name: as ``model.hub.resolve`` takes it.
+        runtime: as ``choice.choose`` takes it, likewise ``device`` and ``precision``.
+        build: make graphs and engines that are missing.
+        threads: of a CPU runtime; 0: the library's choice.
+        cache_bytes: that may be kept of frames.
+        tell: told what takes long; and, with a share of 1, what was chosen.
+
+    Raises:
+        ModelError: there is no such model.
+        MissingDependencyError: what was asked for cannot run here.
+    """
+
+    def downloading(file: str, done: int, total: int) -> None:
+        tell(f"downloading {name}: {file}", done / total if total else None)
+
+    choice = choose(runtime, device, precision)
+    folder = open_folder(hub.resolve(name, progress=downloading).folder)
+    tell(f"{folder.name} (licence {folder.licence}) on {choice.name}: {choice.why}", 1.0)
+    return Loader(folder, choice, build=build, threads=threads, cache_bytes=cache_bytes, tell=tell)
 
 
 @dataclass(slots=True)

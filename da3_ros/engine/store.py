@@ -21,8 +21,7 @@ from typing import Any
 
 from da3_ros.errors import EngineError, OutputError
 from da3_ros.files import reason, write_atomic
-
-Tell = Callable[[str, float | None], None]  # what is being done, and the share of it that is done where that is known
+from da3_ros.types import Tell
 
 FORMAT = 1
 _SIDE_CAR = "entry.json"

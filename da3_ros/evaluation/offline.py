@@ -42,6 +42,10 @@ class TimedPredictor:
         """As the predictor inside."""
         return self.inner.needs_truth
 
+    def prepare(self, width: int, height: int) -> None:
+        """Prepare the predictor inside; not counted."""
+        self.inner.prepare(width, height)
+
     def predict(self, window: Window) -> Prediction:
         """Predict and note the time."""
         started = time.perf_counter()

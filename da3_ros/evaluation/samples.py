@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from da3_ros.errors import OutputError
 from da3_ros.evaluation.record import Sample
+from da3_ros.files import write_atomic
 from da3_ros.types import FloatArray, ImageArray
 
 _WIDTH = 380  # px of each picture
@@ -59,6 +62,38 @@ def panels(sample: Sample, truth_scale: float, unit: str, limit: float) -> list[
     if sample.truth_depth is not None:
         out.append(_error_panel(sample.depth, sample.truth_depth, truth_scale, limit))
     return out
+
+
+def write_sheet(path: Path, images: Sequence[ImageArray], depth: FloatArray, confidence: FloatArray | None) -> None:
+    """Draw a row per image: the image, its depth (one range for all), its confidence.
+
+    Args:
+        path: .png or .jpg.
+        images: (H, W, 3) RGB each, of one size.
+        depth: (N, h, w), NaN where invalid.
+        confidence: (N, h, w) in [0, 1), or None.
+
+    Raises:
+        OutputError: the picture cannot be written, or the file's ending names no format.
+    """
+    valid = np.isfinite(depth)
+    low, high = (float(v) for v in np.percentile(depth[valid], (2, 98))) if valid.any() else (0.0, 1.0)
+    high = max(high, low * 1.01 + 1e-6)
+    rows = []
+    for i, image in enumerate(images):
+        shown = _resized(image)
+        parts = [_coloured(depth[i], valid[i], low, high, _VIRIDIS_R)]
+        if confidence is not None:
+            parts.append(_coloured(confidence[i], confidence[i] > 0, 0.0, 1.0, _CIVIDIS))
+        size = shown.shape[1::-1]
+        rows.append(np.hstack([shown, *(cv2.resize(p, size, interpolation=cv2.INTER_NEAREST) for p in parts)]))
+    try:
+        ok, data = cv2.imencode(path.suffix, np.vstack(rows)[:, :, ::-1])
+    except cv2.error:
+        ok = False
+    if not ok:
+        raise OutputError(f"cannot draw {path}: its ending names no picture format; use .png or .jpg")
+    write_atomic(path, data.tobytes())
 
 
 def error_limit(samples: Iterable[Sample], truth_scale: float) -> float:

@@ -83,6 +83,11 @@ def resolve(
     return Located(found, name, repository, found.name, licence or card_licence(found))
 
 
+def is_name(name: str) -> bool:
+    """Whether this can name a model at all: a published one, an existing folder, or owner/name."""
+    return name in NAMES or Path(name).expanduser().is_dir() or _REPOSITORY.fullmatch(name) is not None
+
+
 def cached(repository: str, revision: str) -> Path | None:
     """The folder of a complete model in the cache, or None."""
     home = cache() / f"models--{repository.replace('/', '--')}"

@@ -7,6 +7,7 @@ factor per axis and nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,22 @@ def check_size(width: int, height: int) -> None:
         raise PredictorError(
             f"the network cannot take {width}x{height}: sides must be multiples of {PATCH}; try {near}"
         )
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Width and height of "280x210"; None for "auto".
+
+    Raises:
+        PredictorError: it is neither, or a side is no multiple of 14.
+    """
+    if text == "auto":
+        return None
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise PredictorError(f"'{text}' is no size; write WIDTHxHEIGHT in pixels, such as 280x210, or auto")
+    size = int(found[1]), int(found[2])
+    check_size(*size)
+    return size
 
 
 def fitted_size(width: int, height: int, longest: int = LONGEST) -> tuple[int, int]:

@@ -64,6 +64,9 @@ class RecordedPredictor:
             raise PredictorError(foreign)
         self._recorded = set(self._archive.namelist())
 
+    def prepare(self, width: int, height: int) -> None:
+        """Nothing depends on the size."""
+
     def predict(self, window: Window) -> Prediction:
         """Return what was recorded for these views; what was refused then is refused again.
 
@@ -132,6 +135,10 @@ class RecordingPredictor:
         except OSError as error:
             raise OutputError(f"cannot write the recording {path}: {reason(error)}; choose another place") from error
         self._archive.comment = _FORMAT.encode()
+
+    def prepare(self, width: int, height: int) -> None:
+        """Prepare the predictor inside."""
+        self._inner.prepare(width, height)
 
     def predict(self, window: Window) -> Prediction:
         """Predict and save, a refusal too.

@@ -36,6 +36,9 @@ class SimulatedPredictor:
         self._config = config
         self._seed = seed
 
+    def prepare(self, width: int, height: int) -> None:
+        """Nothing depends on the size."""
+
     def predict(self, window: Window) -> Prediction:
         """Render the window's truth and perturb it; see the base protocol."""
         started = time.monotonic()
