@@ -167,6 +167,8 @@ def _require_usable(record: Record, cause: Da3Error | None, *, interrupted: bool
     if interrupted:
         raise KeyboardInterrupt
     drops = ", ".join(f"{number} {why}" for why, number in record.drops.items())
+    if cause is None and len(record.trajectory):
+        raise PredictorError("; ".join(record.notes) or f"the predictor made nothing of {record.source}")
     raise cause or SourceError(
         f"no frame of {record.source} could be used ({drops or 'it has none'}); check its stamps"
     )

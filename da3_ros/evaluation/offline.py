@@ -137,6 +137,8 @@ class OfflineRun:
             stamps, poses = zip(*self._truth, strict=True)
             truth = Trajectory(np.array(stamps, np.int64), np.stack(poses))
         notes = [f"the source ended early: {failure}"] if failure else []
+        if not status.keyframes and status.reason:
+            notes.append(f"no window could be used: {status.reason}")
         skipped = getattr(self._source, "skipped", {})
         return Record(
             title=self._source.name,
