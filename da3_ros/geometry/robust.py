@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+from numpy.typing import NDArray
 
 from da3_ros.geometry.se3 import Array
+
+Real = TypeVar("Real", bound=np.floating)
 
 MAD_TO_SIGMA = 1.4826  # makes the MAD of a normal sample an estimate of its standard deviation
 TUKEY_95 = 4.685  # Tukey's constant for 95 % efficiency on normal data (Huber, Robust Statistics)
@@ -18,9 +23,9 @@ def mad_sigma(values: Array, centre: float | None = None) -> float:
     return MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
 
 
-def weighted_median(values: Array, weights: Array) -> float:
+def weighted_median(values: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
     """Value at which half of the weight lies on either side; NaN without weight."""
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values)  # equal values may come in any order
     cumulative = np.cumsum(weights[order])
     if len(values) == 0 or not cumulative[-1] > 0:
         return float("nan")
@@ -33,6 +38,18 @@ def tukey_weights(residuals: Array, sigma: float) -> Array:
         return (residuals == 0).astype(float)
     scaled = residuals / (TUKEY_95 * sigma)
     return np.where(np.abs(scaled) < 1, (1 - scaled**2) ** 2, 0.0)
+
+
+def tukey_of_squares(squares: NDArray[Real], limit: float) -> NDArray[Real]:
+    """Tukey biweight factors in [0, 1] for squared residuals of any shape; those beyond ``limit`` get 0.
+
+    In the precision of the squares: planes of single precision stay that, and no root is taken.
+    """
+    out = squares * squares.dtype.type(-1 / limit)
+    out += 1
+    np.maximum(out, 0, out=out)
+    out *= out
+    return out
 
 
 def tukey_location(values: Array, weights: Array, iterations: int = 10) -> tuple[float, float]:
