@@ -354,5 +354,5 @@ def test_what_it_needs_it_asks_for():
         for case in cases:
             with pytest.raises(PredictorError, match=message):
                 predictor().predict(Window(1, (whole, case), (0,)))
-    with pytest.raises(PredictorError, match="unknown predictor 'network'; use simulated or recorded:FILE"):
+    with pytest.raises(PredictorError, match="unknown predictor 'network'; use simulated, recorded:FILE, a network"):
         open_predictor(configuration.updated(Config(), {"predictor": "network"}))
