@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from da3_ros.engine.gpu import Gpu, find_gpu
-from da3_ros.errors import MissingDependencyError
+from da3_ros.engine.store import Store, default_folder
+from da3_ros.errors import EngineError, MissingDependencyError
 
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "torch", "onnxruntime")
 DEVICES = ("cpu", "cuda")
@@ -99,6 +100,20 @@ def choose(
     return Choice(best.runtime, best.device, found, _reason(best, fitting, runtime, device))
 
 
+def ahead_of_time(precision: str = "auto") -> Choice:
+    """What can be compiled for a GPU that is not here.
+
+    Raises:
+        MissingDependencyError: it does not have this precision, or is not installed.
+    """
+    runtime, device = "tensorrt_rtx", "cuda"
+    known = _PRECISIONS[runtime, device]
+    if precision not in ("auto", *known):
+        raise MissingDependencyError(f"{runtime} has no {precision}, only {', '.join(known)}; use --precision auto")
+    library(runtime)
+    return Choice(runtime, device, known[0] if precision == "auto" else precision, "for a GPU that need not be here")
+
+
 def library(runtime: str) -> Any:
     """The module of TensorRT or TensorRT for RTX.
 
@@ -108,7 +123,7 @@ def library(runtime: str) -> Any:
     try:
         return importlib.import_module(runtime)
     except (ImportError, OSError, RuntimeError) as error:
-        raise MissingDependencyError(f"{_absent(runtime)} ({error})") from error
+        raise MissingDependencyError(f"{_absent(runtime)} ({_first_line(error)})") from error
 
 
 def _reason(best: Offer, fitting: Sequence[Offer], runtime: str, device: str) -> str:
@@ -151,8 +166,10 @@ def _torch_on(device: str) -> tuple[bool, str]:
         return False, "torch is not installed: pip install torch"
     if device == "cpu":
         return True, _version("torch")
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError, RuntimeError) as error:
+        return False, f"torch does not load ({_first_line(error)}): install it anew"
     if torch.cuda.is_available():
         return True, torch.__version__
     what = "was built without CUDA" if torch.version.cuda is None else "does not see the GPU (is the driver too old?)"
@@ -163,14 +180,33 @@ def _onnxruntime_on(device: str) -> tuple[bool, str]:
     if importlib.util.find_spec("onnxruntime") is None:
         wanted = "onnxruntime-gpu" if device == "cuda" else "onnxruntime"
         return False, f"ONNX Runtime is not installed: pip install {wanted}"
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except (ImportError, OSError, RuntimeError) as error:
+        return False, f"ONNX Runtime does not load ({_first_line(error)}): install it anew"
     missing = [name for name in _EXPORT if importlib.util.find_spec(name) is None]
-    if missing:
-        return False, f"graphs cannot be exported without {' and '.join(missing)}: pip install {' '.join(missing)}"
+    if missing and not _has_graphs():
+        return False, (
+            f"graphs cannot be exported without {' and '.join(missing)}: pip install {' '.join(missing)}, or copy "
+            f"{default_folder()} from a machine where they have been made"
+        )
     if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return False, f"ONNX Runtime {onnxruntime.__version__} has no CUDA: pip install onnxruntime-gpu instead"
     return True, str(onnxruntime.__version__)
+
+
+def _has_graphs() -> bool:
+    """Graphs are here, from wherever they come: they run without what has made them."""
+    try:
+        entries, _ = Store().entries()
+    except EngineError:
+        return False
+    return any(entry.fields.get("kind") == "graphs" for entry in entries)
+
+
+def _first_line(error: Exception) -> str:
+    told = str(error).strip().splitlines()
+    return told[0] if told else type(error).__name__
 
 
 def _absent(runtime: str) -> str:

@@ -16,7 +16,10 @@ from da3_ros.errors import EngineError
 from da3_ros.files import write_atomic
 from da3_ros.types import Tell
 
+GRAPHS_FROM = "graphs from"  # what is told about an entry: key of the graphs, which have the self-test
+
 _SUFFIX = ".engine"
+_TIMINGS = "timing"
 _STEPS = (1, 4)  # views for which an engine is made fast, besides the most
 _JUST_IN_TIME = "tensorrt_rtx"  # compiles for the GPU at hand when an engine is loaded: one engine fits all of a kind
 
@@ -89,10 +92,11 @@ def open_engines(store: Store, graphs: Graphs, target: Target, views: int, *, bu
         if found is None:
             raise EngineError(
                 f"there are no {what} with {target.runtime} {module.__version__} on {target.gpu or 'any GPU'} "
-                f"({target.compute_capability}) yet; make them with 'da3 engine build', or allow network.build"
+                f"({target.compute_capability}) yet; make them with 'da3 engine build MODEL --runtime {target.runtime} "
+                f"--size {about['size']} --views {views}', or allow network.build"
             )
         return Engines(found)
-    timing = store.folder / f"timing-{target.runtime}-{module.__version__}-{target.compute_capability}.cache"
+    timing = store.folder / f"{_TIMINGS}-{target.runtime}-{module.__version__}-{target.compute_capability}.cache"
 
     def write(place: Path) -> Mapping[str, str]:
         stages = graphs.stages
@@ -112,6 +116,15 @@ def open_engines(store: Store, graphs: Graphs, target: Target, views: int, *, bu
             )
             (place / f"{stage}{_SUFFIX}").write_bytes(engine)
             write_atomic(timing, kept)
-        return {"graphs from": graphs.entry.key}
+        return {GRAPHS_FROM: graphs.entry.key}
 
     return Engines(store.make(fields, write, tell, what=what))
+
+
+def forget_timings(store: Store) -> int:
+    """Remove what builds have learnt about the speed of kernels; returns the bytes that were freed."""
+    freed = 0
+    for path in store.folder.glob(f"{_TIMINGS}-*.cache"):
+        freed += path.stat().st_size
+        path.unlink()
+    return freed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,16 +89,17 @@ def open_graphs(
     if not build:
         found = store.find(fields)
         if found is None:
-            raise EngineError(f"there are no {what} yet; make them with 'da3 engine build {folder.path}'")
+            order = f"da3 engine build {shlex.quote(str(folder.path))} --size {fields['size']}"
+            raise EngineError(f"there are no {what} yet; make them with '{order}', or allow network.build")
         return Graphs(found)
 
     def write(place: Path) -> Mapping[str, str]:
         try:
             from da3_ros.engine.export import write_graphs
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: a shared library of theirs does not load
             raise MissingDependencyError(
-                f"exporting {part.preset.name} needs torch, onnx and onnxscript ({error}); install them, or copy the "
-                "store from a machine where the graphs have been made"
+                f"exporting {part.preset.name} needs torch, onnx and onnxscript ({error}); install them, or copy "
+                f"{store.folder} from a machine where the graphs have been made"
             ) from error
         return write_graphs(place, folder, part, size, precision=precision, opset=opset, tell=tell)
 

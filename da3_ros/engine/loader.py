@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from da3_ros.engine import parity
+from da3_ros.engine import self_test
 from da3_ros.engine.choice import Choice, choose, library
 from da3_ros.engine.engines import Engines, Target, open_engines
 from da3_ros.engine.gpu import Gpu, find_gpu
@@ -15,7 +16,7 @@ from da3_ros.engine.onnx_runtime import OnnxRuntime
 from da3_ros.engine.runtime import Host, Runtime
 from da3_ros.engine.staged import StagedNetwork
 from da3_ros.engine.store import Entry, Store
-from da3_ros.errors import Da3Error, ModelError
+from da3_ros.errors import ModelError
 from da3_ros.model import hub
 from da3_ros.model.folder import ModelFolder, open_folder
 from da3_ros.model.layout import Part
@@ -41,6 +42,7 @@ def open_loader(
     threads: int = 0,
     cache_bytes: int = 1 << 30,
     tell: Tell = silent,
+    choice: Choice | None = None,
 ) -> Loader:
     """Find a model, or download it, and choose what runs it; nothing is loaded before a size is asked for.
 
@@ -51,6 +53,7 @@ def open_loader(
         threads: of a CPU runtime; 0: the library's choice.
         cache_bytes: that may be kept of frames.
         tell: told what takes long; and, with a share of 1, what was chosen.
+        choice: what runs it, where that has been chosen already.
 
     Raises:
         ModelError: there is no such model.
@@ -60,7 +63,7 @@ def open_loader(
     def downloading(file: str, done: int, total: int) -> None:
         tell(f"downloading {name}: {file}", done / total if total else None)
 
-    choice = choose(runtime, device, precision)
+    choice = choice or choose(runtime, device, precision)
     folder = open_folder(hub.resolve(name, progress=downloading).folder)
     tell(f"{folder.name} (licence {folder.licence}) on {choice.name}: {choice.why}", 1.0)
     return Loader(folder, choice, build=build, threads=threads, cache_bytes=cache_bytes, tell=tell)
@@ -110,10 +113,46 @@ class Loader:
         runtime, _ = self._open(part, size, 1)
         return Looker(runtime)
 
+    def make(self, size: tuple[int, int], views: int, target: Target | None = None) -> list[Entry]:
+        """Make what opening all networks at an image size needs, without opening them; what is there already is kept.
+
+        Args:
+            size: (width, height) of the images, px.
+            views: most of them in a window.
+            target: what engines are made for, where the choice compiles them; default the GPU at hand.
+
+        Returns:
+            The graphs of each network, and its engines.
+
+        Raises:
+            Da3Error: as ``window``.
+        """
+        entries = []
+        for part in self.folder.parts:
+            graphs = self._graphs(part, size)
+            entries.append(graphs.entry)
+            if self.choice.compiled:
+                entries.append(self._engines(graphs, views if part.preset.any_view else 1, target).entry)
+        return entries
+
     def _open(self, part: Part, size: tuple[int, int], views: int) -> tuple[Runtime, Host | None]:
         if self.choice.runtime == "torch":
             return self._torch(part, size)
-        graphs = open_graphs(
+        graphs = self._graphs(part, size)
+        precision = self.choice.precision
+        if self.choice.compiled:
+            engines = self._engines(graphs, views)
+            self.tell("loading engines", None)
+            runtime = engine_runtime(engines, self.choice.runtime, precision)
+            self._self_test(runtime, graphs, engines.entry, find_gpu())
+            return runtime, graphs.cameras()
+        self.tell(f"loading {part.preset.name}", None)
+        runtime = graph_runtime(graphs, self.choice.device, precision, threads=self.threads)
+        self._self_test(runtime, graphs, graphs.entry, find_gpu() if self.choice.device == "cuda" else None)
+        return runtime, graphs.cameras()
+
+    def _graphs(self, part: Part, size: tuple[int, int]) -> Graphs:
+        return open_graphs(
             self.store,
             self.folder,
             part,
@@ -123,13 +162,13 @@ class Loader:
             build=self.build,
             tell=self.tell,
         )
-        self.tell(f"loading {part.preset.name}", None)
-        if self.choice.compiled:
-            return self._compiled(graphs, max(views, _LEAST_VIEWS)), graphs.cameras()
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[self.choice.device]
-        runtime = OnnxRuntime(graphs.stages, provider=provider, precision=self.choice.precision, threads=self.threads)
-        self._self_test(runtime, graphs, graphs.entry)
-        return runtime, graphs.cameras()
+
+    def _engines(self, graphs: Graphs, views: int, target: Target | None = None) -> Engines:
+        if target is None:
+            gpu = find_gpu()
+            assert gpu is not None, "the choice has seen one"
+            target = Target.of(self.choice.runtime, gpu)
+        return open_engines(self.store, graphs, target, max(views, _LEAST_VIEWS), build=self.build, tell=self.tell)
 
     def _torch(self, part: Part, size: tuple[int, int]) -> tuple[Runtime, Host | None]:
         import torch
@@ -153,40 +192,41 @@ class Loader:
             return runtime, None
         return runtime, network.backbone.camera_tokens(2).detach().float().cpu().numpy()
 
-    def _compiled(self, graphs: Graphs, views: int) -> Runtime:
-        from da3_ros.engine.tensorrt_runtime import TensorRTRuntime
-
-        gpu = find_gpu()
-        assert gpu is not None, "the choice has seen one"
-        target = Target.of(self.choice.runtime, gpu)
-        engines: Engines = open_engines(self.store, graphs, target, views, build=self.build, tell=self.tell)
-        self.tell("loading engines", None)
-        runtime = TensorRTRuntime(
-            library(self.choice.runtime),
-            engines.stages,
-            precision=self.choice.precision,
-            runtime_cache=engines.runtime_cache,
-        )
-        self._self_test(runtime, graphs, engines.entry, gpu)
-        return runtime
-
-    def _self_test(self, runtime: Runtime, graphs: Graphs, entry: Entry, gpu: Gpu | None = None) -> None:
+    def _self_test(self, runtime: Runtime, graphs: Graphs, entry: Entry, gpu: Gpu | None) -> None:
         """Once for each entry, library and GPU; a runtime that fails is closed and not used."""
-        where = f"{runtime.name} {_version(self.choice.runtime)}" + (f" {gpu.name} {gpu.driver}" if gpu else "")
-        tests = entry.noted("self_tests") or {}
-        if where in tests:
+        where = self_test.label(runtime, library_version(self.choice.runtime), gpu)
+        if where in self_test.passed(entry):
             return
-        self.tell("comparing with the network", None)
         try:
-            found = parity.compare(runtime, graphs.self_test(), graphs.cameras())
-            found.require(self.choice.precision, where)
-        except Da3Error:
+            self.tell("comparing with the network", None)
+            self_test.run(runtime, graphs, entry, precision=self.choice.precision, where=where)
+        except BaseException:
             runtime.close()
             raise
-        entry.note("self_tests", tests | {where: dict(found.differences)})
 
 
-def _version(runtime: str) -> str:
-    import importlib
+def graph_runtime(graphs: Graphs, device: str, precision: str, *, threads: int = 0) -> Runtime:
+    """ONNX Runtime with the graphs of a network.
 
+    Raises:
+        ModelError: it cannot load them.
+    """
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    return OnnxRuntime(graphs.stages, provider=provider, precision=precision, threads=threads)
+
+
+def engine_runtime(engines: Engines, runtime: str, precision: str) -> Runtime:
+    """TensorRT, or TensorRT for RTX, with the engines of a network.
+
+    Raises:
+        MissingDependencyError: the library is not installed.
+        EngineError: it cannot load them.
+    """
+    from da3_ros.engine.tensorrt_runtime import TensorRTRuntime
+
+    return TensorRTRuntime(library(runtime), engines.stages, precision=precision, runtime_cache=engines.runtime_cache)
+
+
+def library_version(runtime: str) -> str:
+    """Version of the module that runs it."""
     return str(importlib.import_module(runtime).__version__)

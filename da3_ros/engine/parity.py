@@ -85,7 +85,7 @@ def compare(runtime: Runtime, test: Mapping[str, Host], cameras: Host | None) ->
 
 
 def _difference(right: Host, found: Host) -> float:
-    if right.shape != found.shape or not np.isfinite(found).all():
-        return float("inf")
+    if right.shape != found.shape or not (np.isfinite(found).all() and np.isfinite(right).all()):
+        return float("inf")  # a NaN would hide among the others: it is neither more nor less than any of them
     spread = max(float(right.std()), 1e-6 * float(np.abs(right).max()), 1e-30)
     return float(np.sqrt(np.mean(np.square(right - found, dtype=np.float64)))) / spread

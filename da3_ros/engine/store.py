@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ from da3_ros.types import Tell
 FORMAT = 1
 _SIDE_CAR = "entry.json"
 _DIGITS = 24  # of the digest, in names of folders
+_KEY = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
+_TEMPORARY = re.compile(rf"\.({_KEY.pattern})\.\d+")  # key; then the number of the process that fills it
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +128,15 @@ class Store:
             Da3Error: whatever ``write`` raises; nothing is left of a failed attempt.
         """
         key = key_of(fields)
+        with contextlib.suppress(EngineError):  # what is damaged is told of, and made anew, under the lock
+            found = self.find(fields)  # needs no lock: a store that cannot be written can still be read
+            if found is not None:
+                return found
         with self._locked(key, tell, what):
             found = self._sound(fields, tell)
             if found is not None:
                 return found
-            for left in self.folder.glob(f".{key}.*"):  # of a process that was killed: we hold the lock
-                shutil.rmtree(left, ignore_errors=True)
+            self._drop_leftovers(key)
             temporary = self.folder / f".{key}.{os.getpid()}"
             begin = time.monotonic()
             try:
@@ -146,38 +152,95 @@ class Store:
                 ) from error
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        return read_entry(self.folder / key)
+            return read_entry(self.folder / key)
 
     def entries(self) -> tuple[list[Entry], list[str]]:
-        """All entries, newest first; and a sentence for each folder that is none."""
+        """All entries, newest first; and a sentence for each folder that should be one and is none.
+
+        Raises:
+            EngineError: the store cannot be read.
+        """
         found, broken = [], []
-        folders = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        for folder in folders:
-            if folder.is_dir() and not folder.name.startswith("."):
-                try:
-                    found.append(read_entry(folder))
-                except EngineError as error:
-                    broken.append(str(error))
+        for folder in self.folders():
+            try:
+                found.append(read_entry(folder))
+            except EngineError as error:
+                broken.append(str(error))
         return sorted(found, key=lambda entry: -entry.made), broken
 
-    def remove(self, key: str) -> int:
+    def folders(self) -> list[Path]:
+        """Folders that are entries, or should be: what else lies here is left alone.
+
+        Raises:
+            EngineError: the store cannot be read.
+        """
+        return [path for path in self._listed() if _is_ours(path)]
+
+    def leftovers(self) -> list[Path]:
+        """Folders that processes are filling, or were filling when they were killed.
+
+        Raises:
+            EngineError: the store cannot be read.
+        """
+        return [path for path in self._listed() if _TEMPORARY.fullmatch(path.name)]
+
+    def sweep(self) -> int:
+        """Remove what killed processes have left; returns the bytes that were freed.  Who is at work is not disturbed.
+
+        Raises:
+            EngineError: the store cannot be read.
+            OutputError: it cannot be written.
+        """
+        freed = 0
+        for key in {path.name.split(".")[1] for path in self.leftovers()}:
+            with contextlib.suppress(BlockingIOError), self._locked(key, None, key):
+                freed += self._drop_leftovers(key)
+        return freed
+
+    def remove(self, key: str, tell: Tell | None = None) -> int:
         """Remove an entry, whatever state it is in; returns the bytes that were freed.
+
+        ``tell`` is told when another process is making it, which is waited for.
 
         Raises:
             EngineError: there is no such entry.
             OutputError: it cannot be removed.
         """
         folder = self.folder / key
-        if not folder.is_dir() or "/" in key or key.startswith("."):
-            raise EngineError(f"there is no entry {key} in {self.folder}; 'da3 engine list' shows them")
-        with self._locked(key, lambda *_: None, key):
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        missing = f"there is no entry {key or 'without a name'} in {self.folder}; 'da3 engine list' shows them"
+        if folder.parent != self.folder or folder.name != key or not _is_ours(folder):
+            raise EngineError(missing)
+        with self._locked(key, tell or (lambda *_: None), key):
+            if not folder.is_dir():
+                raise EngineError(missing)  # another process was faster
+            freed = _size(folder) + self._drop_leftovers(key)
+            condemned = self.folder / f".{key}.{os.getpid()}"  # gone at once; swept up later if we are killed
             try:
-                shutil.rmtree(folder)
+                folder.rename(condemned)
+                shutil.rmtree(condemned)
             except OSError as error:
                 raise OutputError(f"cannot remove {folder}: {reason(error)}; remove it by hand") from error
-        (self.folder / f".{key}.lock").unlink(missing_ok=True)
-        return size
+            (self.folder / f".{key}.lock").unlink(missing_ok=True)
+        return freed
+
+    def _listed(self) -> list[Path]:
+        try:
+            return [path for path in sorted(self.folder.iterdir()) if path.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise EngineError(
+                f"cannot read {self.folder}: {reason(error)}; let DA3_CACHE name another folder"
+            ) from error
+
+    def _drop_leftovers(self, key: str) -> int:
+        """What a process that was killed has left of an entry; the caller holds the lock.  Returns the bytes."""
+        freed = 0
+        for left in self.folder.glob(f".{key}.*"):
+            if left.is_dir():
+                freed += _size(left)
+                shutil.rmtree(left, ignore_errors=True)
+        return freed
 
     def _sound(self, fields: Mapping[str, str], tell: Tell) -> Entry | None:
         try:
@@ -202,22 +265,44 @@ class Store:
         write_atomic(folder / _SIDE_CAR, json.dumps(told, indent=2))
 
     @contextlib.contextmanager
-    def _locked(self, key: str, tell: Tell, what: str) -> Iterator[None]:
-        """One process at a time; the system lets go of the lock of one that dies."""
+    def _locked(self, key: str, tell: Tell | None, what: str) -> Iterator[None]:
+        """One process at a time; the system lets go of the lock of one that dies.
+
+        Raises:
+            OutputError: the store cannot be written.
+            BlockingIOError: another process has it, and without ``tell`` it is not waited for.
+        """
+        path = self.folder / f".{key}.lock"
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = path.open("w")
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write into {self.folder}: {reason(error)}; let DA3_CACHE name another folder"
+                ) from error
+            with lock:
+                self._wait(lock.fileno(), tell, what)
+                # Whoever removes an entry removes its lock: the one that was waited for may be gone by now.
+                if _same_file(lock.fileno(), path):
+                    yield
+                    return
+
+    def _wait(self, lock: int, tell: Tell | None, what: str) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / f".{key}.lock").open("w")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write into {self.folder}: {reason(error)}; let DA3_CACHE name another folder"
-            ) from error
-        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if tell is None:
+                    raise
                 tell(f"waiting for another process that is making {what}", None)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot lock {self.folder}: {reason(error)}; let DA3_CACHE name a folder on a local disk"
+            ) from error
 
 
 def default_folder() -> Path:
@@ -247,10 +332,10 @@ def read_entry(folder: Path) -> Entry:
         files = {str(name): Stored(int(f["size"]), str(f["sha256"])) for name, f in told["files"].items()}
         about = {str(name): str(value) for name, value in told["about"].items()}
         entry = Entry(folder, fields, files, float(told["made"]), float(told["seconds"]), about)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise EngineError(
             f"{folder} is no entry of ours (its {_SIDE_CAR} cannot be read); {_remedy(folder.name)}"
-        ) from (error)
+        ) from error
     if told.get("format") != FORMAT or key_of(fields) != folder.name:
         raise EngineError(f"{folder} describes another content than its name says; {_remedy(folder.name)}")
     if not files or any(Path(name).name != name for name in files):
@@ -265,6 +350,24 @@ def digest_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _is_ours(folder: Path) -> bool:
+    """By its name or its side-car; anything else in the folder that DA3_CACHE names is not ours to judge or remove."""
+    named = _KEY.fullmatch(folder.name) is not None
+    return folder.is_dir() and not folder.name.startswith(".") and (named or (folder / _SIDE_CAR).is_file())
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def _remedy(key: str) -> str:

@@ -22,6 +22,7 @@ from da3_ros.model.presets import PATCH
 from da3_ros.types import FloatArray, ImageArray
 
 LONGEST = 504  # pixels of the longer side, as released
+LONGEST_ON_CPU = 280  # a window of eight in about a second on a few cores
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, for colours in 0..1
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
 # Value of each of the 256 steps of each channel (3, 256), computed as the released code computes it.
@@ -124,6 +125,21 @@ def parse_size(text: str) -> tuple[int, int] | None:
     size = int(found[1]), int(found[2])
     check_size(*size)
     return size
+
+
+def network_size(wanted: str, width: int, height: int, *, on_gpu: bool) -> tuple[int, int]:
+    """Width and height at which the network sees the images of a camera.
+
+    Args:
+        wanted: "280x210", or "auto": fitted to the images, longest side 504 on a GPU and 280 on a CPU.
+        width: of the images, px.
+        height: of the images, px.
+        on_gpu: the network runs on a GPU.
+
+    Raises:
+        PredictorError: ``wanted`` is neither, or a side of it is no multiple of 14.
+    """
+    return parse_size(wanted) or fitted_size(width, height, LONGEST if on_gpu else LONGEST_ON_CPU)
 
 
 def fitted_size(width: int, height: int, longest: int = LONGEST) -> tuple[int, int]:

@@ -9,16 +9,16 @@ import numpy as np
 
 from da3_ros.config import Config
 from da3_ros.engine.fit import require_fit
+from da3_ros.engine.gpu import find_gpu
 from da3_ros.engine.loader import Loader, open_loader, silent
 from da3_ros.engine.staged import StagedNetwork, StagedOutput
 from da3_ros.errors import ModelError, PredictorError
 from da3_ros.model import camera_code
 from da3_ros.model.confidence import as_probability
-from da3_ros.model.preprocess import LONGEST, Preprocessor, fitted_size, parse_size
+from da3_ros.model.preprocess import Preprocessor, network_size
 from da3_ros.predictors.metric import MetricScale
-from da3_ros.types import Frame, Prediction, Rays, Tell, Window
+from da3_ros.types import Engine, Frame, Prediction, Rays, Tell, Window
 
-_LONGEST_ON_CPU = 280  # px: a window of eight in about a second on a few cores
 _FINGERPRINT = 16  # every so many pixels of an image go into its key
 
 
@@ -47,16 +47,33 @@ class NetworkPredictor:
         self._frame_size = self._size = (0, 0)
         self.name = f"{self._loader.folder.name} {self._loader.choice.name}"
 
+    @property
+    def engine(self) -> Engine:
+        """What runs the network."""
+        folder, choice = self._loader.folder, self._loader.choice
+        gpu = find_gpu() if choice.device == "cuda" else None
+        return Engine(
+            model=folder.name,
+            licence=folder.licence,
+            runtime=choice.runtime,
+            device=choice.device,
+            gpu=gpu.name if gpu is not None else "",
+            precision=choice.precision,
+            size=self._size,
+            views=self._config.window.size,
+        )
+
     def prepare(self, width: int, height: int) -> None:
         """Open the network at the size that images of this size are given; see the base protocol."""
         if (width, height) == self._frame_size and self._staged is not None:
             return
         network, window = self._config.network, self._config.window
-        on_gpu = self._loader.choice.device == "cuda"
-        size = parse_size(network.size) or fitted_size(width, height, LONGEST if on_gpu else _LONGEST_ON_CPU)
+        size = network_size(network.size, width, height, on_gpu=self._loader.choice.device == "cuda")
         require_fit(self._loader.folder.parts[0].preset, size, window.size, self._loader.choice)
         if self._staged is not None:
             self._staged.close()
+            # Forgotten before anything that can fail or be given up: what is left must not pass for what is wanted.
+            self._staged, self._frame_size = None, (0, 0)
         self._staged = self._loader.window(size, window.size)
         if self._metric is not None:
             self._metric.prepare(size)
