@@ -74,9 +74,26 @@ class Prediction:
     scale_sigma: float | None = None  # 1-sigma of log(metres per unit) where units claim to be metres, else None
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What runs the network of a predictor."""
+
+    model: str
+    licence: str  # of the weights
+    runtime: str  # tensorrt, tensorrt_rtx, onnxruntime, torch
+    device: str  # cpu, cuda
+    gpu: str  # name; empty on a CPU
+    precision: str  # fp32, fp16, bf16
+    size: tuple[int, int]  # (width, height) at which it sees the images, px; zeros before ``prepare``
+    views: int  # most that it predicts together
+
+
 @runtime_checkable
 class Predictor(Protocol):
-    """Views in; depth, confidence, rays or cameras, tokens out.  Owned by one thread."""
+    """Views in; depth, confidence, rays or cameras, tokens out.  Owned by one thread.
+
+    One that runs a network says so in an attribute ``engine`` (``Engine``), which the others lack.
+    """
 
     @property
     def name(self) -> str:

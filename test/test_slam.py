@@ -288,3 +288,43 @@ def test_blind_frames_are_weak_then_lost_and_sight_recovers():
     assert State.WEAK in states[20:30]
     assert states[35] is State.LOST
     assert states[-1] is State.TRACKING
+
+
+def test_the_first_window_is_made_of_the_newest_frame_however_long_the_predictor_loads():
+    config = configuration.updated(Config(), {**EXACT, "simulated.window_log_scale": 0.0})
+    slam, predictor = Slam(config), open_predictor(config)
+    frames = list(world().frames)
+    for frame in frames[:30]:
+        assert slam.track(frame).state is State.INIT
+    window = slam.request()
+    assert [frame.id for frame in window.frames] == [frames[29].id]
+    for frame in frames[30:33]:  # while a window is out, its frame stays the first
+        slam.track(frame)
+    slam.integrate(predictor.predict(window))
+    status = slam.status()
+    assert (status.keyframes, status.windows, status.reason) == (1, 1, "")
+    while (window := slam.request()) is not None:
+        assert window.frames[0].id == frames[29].id
+        slam.integrate(predictor.predict(window))
+    for frame in frames[33:]:
+        slam.process(frame, predictor)
+    found, truth = slam.trajectory(), np.array([frame.truth.T_world_cam for frame in frames])
+    keyframes = np.flatnonzero(found.keyframe)
+    assert keyframes[0] == 29
+    relative = np.linalg.inv(truth[29]) @ truth[keyframes[-1]]
+    assert np.allclose(np.linalg.inv(found.T_map_cam[29]) @ found.T_map_cam[keyframes[-1]], relative, atol=1e-6)
+
+
+def test_after_a_cut_the_newest_frame_begins_the_segment():
+    config = configuration.updated(Config(), {**EXACT, "simulated.window_log_scale": 0.0})
+    slam, predictor = Slam(config), open_predictor(config)
+    frames = list(world().frames)
+    for frame in frames[:10]:
+        slam.process(frame, predictor)
+    slam.cut("a gap")
+    for frame in frames[20:30]:
+        slam.track(frame)
+    window = slam.request()
+    assert [frame.id for frame in window.frames] == [frames[29].id]
+    slam.integrate(predictor.predict(window))
+    assert slam.track(frames[30]).state is State.TRACKING

@@ -94,6 +94,14 @@ class Calibration:
         return True
 
 
+def announced_size(message: CameraInfo) -> tuple[int, int] | None:
+    """(width, height) of the images that a camera_info speaks of; None where it does not say."""
+    part = message.roi.width > 0 and message.roi.height > 0
+    width, height = (message.roi.width, message.roi.height) if part else (message.width, message.height)
+    size = width // max(message.binning_x, 1), height // max(message.binning_y, 1)
+    return size if min(size) > 0 else None
+
+
 def _equal(a: CameraInfo, b: CameraInfo) -> bool:
     fields = ("width", "height", "distortion_model", "binning_x", "binning_y", "roi")
     arrays = ("k", "d", "r", "p")

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from da3_ros.config import Config
 from da3_ros.errors import SourceError
 from da3_ros.ros.body import Body
-from da3_ros.ros.calibration import Calibration
+from da3_ros.ros.calibration import Calibration, announced_size
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.following import Choice, FollowingSubscription
 from da3_ros.ros.messages import matrix_of_pose, now_ns, stamp_ns
@@ -53,10 +53,22 @@ class Intake:
         counters: Counters,
         stopwatch: Stopwatch,
         deliver: Callable[[Arrival], None],
+        expect: Callable[[int, int], None],
     ) -> None:
-        """Prepare; nothing is subscribed to before ``open``.  ``session`` is the number of the first session."""
+        """Prepare; nothing is subscribed to before ``open``.
+
+        Args:
+            node: to subscribe with.
+            config: of the node.
+            session: number of the first session.
+            counters: of frames.
+            stopwatch: of stages.
+            deliver: given every frame.
+            expect: told the width and height of the images once, where camera_info tells it before the first of them.
+        """
         self._node, self._config = node, config
         self._counters, self._stopwatch, self._deliver = counters, stopwatch, deliver
+        self._expect: Callable[[int, int], None] | None = expect
         self._log = node.get_logger()
         self.gate = StampGate(config.node)
         self.calibration = Calibration(rectified=config.node.image_rectified)
@@ -196,6 +208,10 @@ class Intake:
 
     def _on_info(self, message: CameraInfo, _: Choice) -> None:
         self.calibration.update(message)
+        size = announced_size(message)
+        if size is not None and self._expect is not None:
+            self._expect(*size)
+            self._expect = None  # from here on the images themselves tell
         self._admit()
 
     def _on_truth_depth(self, message: Image, _: Choice) -> None:
@@ -305,7 +321,7 @@ class Intake:
     def _same_size(self, image: ImageArray) -> bool:
         size = image.shape[1], image.shape[0]
         if self._size is None:
-            self._size = size
+            self._size, self._expect = size, None
         if size == self._size:
             return True
         self._drop(

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 import rclpy
 from rclpy.context import Context
+from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo
 
 import da3_ros
 from da3_ros import config as configs
@@ -32,10 +34,13 @@ from da3_ros.evaluation.report import write_report
 from da3_ros.evaluation.summary import Summary, summarise, write_json
 from da3_ros.files import reason
 from da3_ros.mapping import ply
+from da3_ros.msg import EngineInfo
+from da3_ros.ros.calibration import announced_size
 from da3_ros.ros.counters import DROP_CAUSES
 from da3_ros.ros.fastdds import use_profile
 from da3_ros.ros.observer import Observer
 from da3_ros.ros.player import Progress, play
+from da3_ros.ros.predictor_thread import OPENING
 from da3_ros.sources import bag_types
 from da3_ros.sources.bag import BagSource
 from da3_ros.sources.player import BagPlayback
@@ -44,8 +49,10 @@ from da3_ros.types import Trajectory
 
 NODE = "/da3_slam"
 START_S = 30.0
+LOAD_S = 3600.0  # a network may have to be downloaded and compiled
 DRAIN_S = 60.0
 _QUIET_S = 1.5
+_ANNOUNCE_S = 1.0
 _SAMPLES = 6
 
 Say = Callable[[str], None]
@@ -95,7 +102,7 @@ def evaluate_live(
         observer = Observer(context, NODE, _spread(stamps))
         try:
             say(f"starting the node (domain {domain}, log {node.log})")
-            _wait(observer.ready, node, START_S, "did not become ready")
+            _load(source, observer, node, say)
             say(f"playing {bag} at {rate:g}x")
             _play(bag, rate, source.topics.image, remap, context, observer, node, progress)
             say("waiting until the node has finished")
@@ -203,6 +210,60 @@ def _samples(source: BagSource, stamps: list[int], observer: Observer) -> list[S
             truth = frame.truth.depth if frame.truth is not None else None
             out.append(Sample(frame.id, frame.stamp_ns, frame.image, sample.depth, sample.confidence, truth))
     return out
+
+
+def _load(source: BagSource, observer: Observer, node: NodeProcess, say: Say) -> None:
+    """Wait until the node is ready to predict: what is played before is lost on it.
+
+    Its network is loaded for the size of the images, which the first camera_info of the bag tells; where there is none,
+    one says so that says nothing else.
+
+    Raises:
+        SourceError: the first image of the bag is needed and cannot be read.
+        Da3Error: the node ended, or was not ready in time.
+    """
+    told = ""
+
+    def engine_in(*states: int) -> bool:
+        nonlocal told
+        engine = observer.engine
+        if engine is None:
+            return False
+        if engine.state == EngineInfo.STATE_LOADING and engine.step not in (told, OPENING):
+            told = engine.step
+            say(told)
+        return engine.state in states
+
+    waiting, ready = EngineInfo.STATE_WAITING, EngineInfo.STATE_READY
+    _wait(lambda: observer.engine is not None, node, START_S, "did not answer")
+    _wait(lambda: engine_in(waiting, ready), node, LOAD_S, "did not open its predictor")
+    _wait(observer.ready, node, START_S, "did not become ready")
+    if engine_in(ready):
+        return
+    due = 0.0
+    with observer.announcing(_first_info(source)) as announce:
+
+        def loaded() -> bool:
+            nonlocal due
+            if engine_in(waiting) and time.monotonic() >= due:
+                due = time.monotonic() + _ANNOUNCE_S
+                announce()
+            return engine_in(ready)
+
+        _wait(loaded, node, LOAD_S, "did not load its network")
+
+
+def _first_info(source: BagSource) -> CameraInfo:
+    """The first camera_info of a bag, else one of an uncalibrated camera; with the size of the images."""
+    info, topic = CameraInfo(), source.topics.camera_info
+    if topic is not None:
+        for _, _, _, raw in BagPlayback(source.path, [topic]):
+            info = deserialize_message(raw, CameraInfo)
+            break
+    if announced_size(info) is None:
+        for frame in source.select(range(1)):
+            info.height, info.width = frame.image.shape[:2]
+    return info
 
 
 def _play(

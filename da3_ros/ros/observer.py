@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +18,12 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from da3_ros.errors import Da3Error
 from da3_ros.evaluation.latency import Latency
-from da3_ros.msg import SlamStatus
+from da3_ros.msg import EngineInfo, SlamStatus
 from da3_ros.ros.messages import stamp_ns
 from da3_ros.sources.encodings import decode_depth
 from da3_ros.srv import SaveMap, SaveTrajectory
@@ -52,6 +54,7 @@ class Observer:
 
     def __init__(self, context: Context, node: str, sample_stamps: list[int]) -> None:
         self.status: SlamStatus | None = None
+        self.engine: EngineInfo | None = None
         self.windows: list[WindowRecord] = []
         self.latency = Latency()
         self.odometry = 0  # messages received
@@ -64,6 +67,7 @@ class Observer:
         self._watched = node
         self._node = Node("da3_observer", context=context, start_parameter_services=False, enable_rosout=False)
         self._node.create_subscription(SlamStatus, f"{node}/status", self._on_status, _LATCHED)
+        self._node.create_subscription(EngineInfo, f"{node}/engine", self._on_engine, _LATCHED)
         self._node.create_subscription(Odometry, "odom", self._on_odometry, 50)
         self._node.create_subscription(Image, "depth/image", self._on_depth, 2)
         self._node.create_subscription(Image, "confidence/image", self._on_confidence, 2)
@@ -71,6 +75,18 @@ class Observer:
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name="da3 observer", daemon=True)
         self._thread.start()
+
+    @contextmanager
+    def announcing(self, info: CameraInfo) -> Iterator[Callable[[], None]]:
+        """Before any image: tell the node, by a camera_info, for what size to load a network.
+
+        Yields what publishes it; a message is lost while the node has not yet discovered the publisher.
+        """
+        publisher = self._node.create_publisher(CameraInfo, "/camera_info", 1)
+        try:
+            yield lambda: publisher.publish(info)
+        finally:
+            self._node.destroy_publisher(publisher)
 
     def image_sent(self, raw: bytes) -> None:
         """Note the time at which an image message (CDR: its header comes first) goes out."""
@@ -178,6 +194,9 @@ class Observer:
                 outcome=outcome,
             )
         )
+
+    def _on_engine(self, message: EngineInfo) -> None:
+        self.engine = message
 
     def _on_odometry(self, message: Odometry) -> None:
         now = time.monotonic()

@@ -11,7 +11,9 @@ from std_msgs.msg import Header
 
 from da3_ros.msg import SlamStatus
 from da3_ros.ros.counters import DROP_CAUSES, Counters, Stopwatch
-from da3_ros.types import State, Status
+from da3_ros.ros.gpu_memory import gpu_memory_mb
+from da3_ros.ros.loading import Loading
+from da3_ros.types import Engine, State, Status
 
 STAGES = ("decode", "queue", "track", "publish", "image_to_odom", "end_to_end", "predict", "integrate", "depth", "map")
 
@@ -44,6 +46,8 @@ class Health:
     map_points: int
     path_length_m: float
     simulated: bool
+    loading: Loading | None = None  # of the predictor
+    engine: Engine | None = None  # what runs its network
 
 
 def state_of(status: Status | None, health: Health) -> int:
@@ -54,8 +58,9 @@ def state_of(status: Status | None, health: Health) -> int:
 
 
 def reason_of(status: Status | None, health: Health) -> str:
-    """Silence first, then what Slam says."""
-    return health.silence or ("" if status is None else status.reason)
+    """Silence first, then what is being loaded, then what Slam says."""
+    loading = health.loading.what if health.loading is not None else ""
+    return health.silence or loading or ("" if status is None else status.reason)
 
 
 def status_message(
@@ -65,7 +70,8 @@ def status_message(
     out = SlamStatus(header=head, session_id=health.session)
     out.state = state_of(status, health)
     out.reason = reason_of(status, health)
-    out.progress = math.nan
+    share = health.loading.share if health.loading is not None else None
+    out.progress = math.nan if share is None else share
     out.frames_received, out.frames_accepted = counters.received, counters.accepted
     for cause, count in counters.drops().items():
         setattr(out, f"dropped_{cause}", count)
@@ -81,7 +87,8 @@ def status_message(
     out.stage_p95_s = [spread.p95 for spread in spreads.values()]
     out.stage_max_s = [spread.max for spread in spreads.values()]
     out.memory_mb = psutil.Process().memory_info().rss / 1e6
-    out.scale_ratio = out.scale_sigma = out.seam_residual = out.focal_ratio = out.gpu_memory_mb = math.nan
+    out.scale_ratio = out.scale_sigma = out.seam_residual = out.focal_ratio = math.nan
+    out.gpu_memory_mb = gpu_memory_mb(health.engine)
     out.map_points, out.path_length_m = health.map_points, health.path_length_m
     if status is not None:
         _fill_slam(out, status, health)

@@ -1,11 +1,13 @@
 """The node: a managed (lifecycle) ROS 2 node around Slam.
 
 Threads: the executor turns messages into frames (``Intake``) and answers services; the tracker owns Slam; the
-predictor owns the accelerator; the mapper owns the map.  What crosses threads is immutable.
+predictor owns the accelerator, and downloads, compiles and loads what runs on it; the mapper owns the map.  What
+crosses threads is immutable.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -27,11 +29,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from da3_ros.errors import ConfigError, Da3Error
-from da3_ros.msg import SlamStatus
+from da3_ros.msg import EngineInfo, SlamStatus
 from da3_ros.ros import messages, parameters, report, silence
 from da3_ros.ros.counters import Counters, Stopwatch
+from da3_ros.ros.engine_report import engine_message
 from da3_ros.ros.fastdds import use_profile
 from da3_ros.ros.intake import Intake
+from da3_ros.ros.loading import Loading
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.outputs import Outputs
 from da3_ros.ros.predictor_thread import PredictorThread
@@ -44,7 +48,7 @@ T = TypeVar("T")
 NAME = "da3_slam"
 _HOUSEKEEPING_HZ = 20.0
 _FOLLOW_S = 0.5  # publishers are looked at this often, besides when the middleware reports one
-_LOADING_S = 3.0  # a transition waits this long for the predictor; managers give up after 5 s
+_OPENING_S = 3.0  # a transition waits this long for the predictor to be found; managers give up after 5 s
 _JOIN_S = 5.0
 
 
@@ -74,12 +78,14 @@ class SlamNode(LifecycleNode):
         self._service_desk: Services | None = None
         self._active = False
         self._session = 0  # of the last configuration
-        self._follow_due = self._status_due = 0.0
+        self._follow_due = self._status_due = self._engine_due = 0.0
         self._last_state: tuple[object, ...] = ()
+        self._last_engine: tuple[object, ...] = ()
         latched = QoSProfile(
             depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
         )
         self._status_publisher = self.create_publisher(SlamStatus, "~/status", latched)
+        self._engine_publisher = self.create_publisher(EngineInfo, "~/engine", latched)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Housekeeping goes by the wall: a simulated clock that stands still must not silence the status.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -91,18 +97,26 @@ class SlamNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the predictor (in its thread) and advertise."""
         if self._busy is not None and self._busy.is_alive():  # two must never own one accelerator
-            self.get_logger().error("the predictor of before is still busy with its last window; configure again later")
+            self.get_logger().error(
+                "the predictor of before is still busy with its last window or step of loading; configure again later"
+            )
             return TransitionCallbackReturn.FAILURE
         self._session += 1  # numbers are not used twice: consumers tell maps apart by them
         self._counters.begin(self._session)
         self._outputs = Outputs(self, self.config, self._stopwatch)
         self._mapper = MapperThread(self.config, self._outputs, self._counters, self._stopwatch)
-        self._tracker = TrackerThread(self.config, self._outputs, self._mapper, self._counters, self._stopwatch)
-        self._intake = Intake(self, self.config, self._session, self._counters, self._stopwatch, self._tracker.put)
+        self._tracker = TrackerThread(
+            self.config, self._outputs, self._mapper, self._counters, self._stopwatch, self._log_info
+        )
+        self._intake = Intake(
+            *(self, self.config, self._session, self._counters, self._stopwatch),
+            deliver=self._tracker.put,
+            expect=self._tracker.expect,
+        )
         self._service_desk = Services(self, self.config, self)
         self._mapper.start()
         self._tracker.start()
-        self._tracker.predictor.opened.wait(_LOADING_S)
+        self._tracker.predictor.opened.wait(_OPENING_S)
         if self._tracker.predictor.error is not None:
             self.get_logger().error(str(self._tracker.predictor.error))
             self._tear_down()
@@ -151,6 +165,8 @@ class SlamNode(LifecycleNode):
         """End: stop the input, finish what is under way, join the workers."""
         self._tear_down()
         self._publish_status()
+        if self.failure is None:  # else ~/engine goes on saying what failed
+            self._publish_engine(time.monotonic())
 
     def _stop_input(self) -> None:
         self._active = False
@@ -235,9 +251,9 @@ class SlamNode(LifecycleNode):
         now = time.monotonic()
         if self._service_desk is not None:
             self._service_desk.poll()
+        if self._tracker is not None and self._tracker.predictor.error is not None:
+            self.failure = f"the predictor cannot be used: {self._tracker.predictor.error}"
         if self._active and self._intake is not None and self._tracker is not None:
-            if self._tracker.predictor.error is not None:
-                self.failure = f"the predictor cannot be opened: {self._tracker.predictor.error}"
             self._subscribe_truth()
             self._intake.poll()
             self._intake.follow(everything=now >= self._follow_due)
@@ -250,6 +266,7 @@ class SlamNode(LifecycleNode):
         if now >= self._status_due or current != self._last_state:
             self._status_due, self._last_state = now + 1.0, current
             self._publish_status()
+        self._publish_engine(now)
 
     def _subscribe_truth(self) -> None:
         """As soon as the predictor is there and says that it needs truth."""
@@ -262,8 +279,11 @@ class SlamNode(LifecycleNode):
     def _watch(self, intake: Intake) -> None:
         """Warn once, naming the cause, after some seconds without output."""
         assert self._outputs is not None
+        if self._loading() is not None:
+            self._watchdog.restart()  # it has a reason of its own, which the status names
+            return
         silent = self._watchdog.silent(self._outputs.last_output)
-        if not silent or intake.paused or self._loading() or intake.images is None:
+        if not silent or intake.paused or intake.images is None:
             return
         status, now, since = self._slam_status(), time.monotonic(), self._watchdog.since
         image_age_s = None if intake.last_image is None else now - intake.last_image
@@ -284,20 +304,20 @@ class SlamNode(LifecycleNode):
 
     # ------------------------------------------------------------ status
 
-    def _loading(self) -> bool:
-        return self._tracker is not None and not self._tracker.predictor.opened.is_set()
+    def _loading(self) -> Loading | None:
+        return None if self._tracker is None else self._tracker.predictor.loading
 
     def _slam_status(self) -> Status | None:
         return None if self._tracker is None else self._tracker.status
 
     def _health(self) -> report.Health:
-        intake = self._intake
+        intake, loading = self._intake, self._loading()
         state: int | None = None
         if self.failure is not None:
             state = SlamStatus.STATE_FAILED
         elif self._tracker is None:
             state = SlamStatus.STATE_UNCONFIGURED
-        elif self._loading():
+        elif loading is not None:
             state = SlamStatus.STATE_BUILDING_ENGINE
         elif not self._active or (intake is not None and intake.paused):
             state = SlamStatus.STATE_PAUSED
@@ -309,6 +329,8 @@ class SlamNode(LifecycleNode):
             map_points=self._mapper.points if self._mapper is not None else 0,
             path_length_m=self._outputs.path_length if self._outputs is not None else 0.0,
             simulated=self.config.predictor.startswith("simulated"),
+            loading=loading,
+            engine=None if self._tracker is None else self._tracker.predictor.engine,
         )
 
     def _publish_status(self) -> None:
@@ -320,6 +342,20 @@ class SlamNode(LifecycleNode):
         silent = bool(self._watchdog.reason) and self._active
         diagnostics = report.diagnostics_message(messages.header(now, ""), name, status, silent=silent)
         self._diagnostics_publisher.publish(diagnostics)
+
+    def _publish_engine(self, now: float) -> None:
+        """On change of the state or the step, and each second while it is loading."""
+        message = engine_message(
+            messages.header(messages.now_ns(self), ""), None if self._tracker is None else self._tracker.predictor
+        )
+        current = (message.state, message.step, message.width_px, message.height_px)
+        loading = message.state == EngineInfo.STATE_LOADING
+        if current != self._last_engine or (loading and now >= self._engine_due):
+            self._engine_due, self._last_engine = now + 1.0, current
+            self._engine_publisher.publish(message)
+
+    def _log_info(self, line: str) -> None:
+        self.get_logger().info(line)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -333,9 +369,16 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{NAME}: the ROS arguments cannot be used ({first}); correct what follows --ros-args\n")
         return 1
     try:
-        return _run()
+        code = _run()
     finally:
         rclpy.try_shutdown()
+    if any(isinstance(thread, PredictorThread) for thread in threading.enumerate()):
+        # It is deep in a step of loading that nothing interrupts.  Everything else has ended; Python would now unwind
+        # that thread in the middle of C++ code, which aborts the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run() -> int:

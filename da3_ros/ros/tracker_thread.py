@@ -15,7 +15,7 @@ from da3_ros.ros.body import Body
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.inbox import Inbox
 from da3_ros.ros.mapper_thread import MapperThread
-from da3_ros.ros.predictor_thread import Finished, PredictorThread
+from da3_ros.ros.predictor_thread import Finished, PredictorThread, Say
 from da3_ros.ros.promise import promised
 from da3_ros.slam.slam import Slam
 from da3_ros.types import DepthMap, Estimate, Frame, Integration, Status, Trajectory
@@ -72,12 +72,13 @@ class TrackerThread(threading.Thread):
         mapper: MapperThread,
         counters: Counters,
         stopwatch: Stopwatch,
+        say: Say,
     ) -> None:
         super().__init__(name="da3 tracker", daemon=True)
         self._config, self._outputs, self._mapper = config, outputs, mapper
         self._counters, self._stopwatch = counters, stopwatch
         self._inbox: Inbox[Arrival, Finished] = Inbox(config.node.mailbox)
-        self._predictor = PredictorThread(config, self._inbox.put_result)
+        self._predictor = PredictorThread(config, self._inbox.put_result, say)
         self._predicting = False
         self._stopping = False
         self._last_put = 0  # session of the newest frame handed over; executor thread
@@ -99,6 +100,10 @@ class TrackerThread(threading.Thread):
             self._last_put = arrival.session
             self._inbox.clear_frames()  # of the session before, which does not count any more
         self._counters.count("mailbox_full", self._inbox.put_frame(arrival))
+
+    def expect(self, width: int, height: int) -> None:
+        """Images of this size are about to come, as far as is known: their network can be loaded."""
+        self._predictor.prepare(width, height)
 
     def drop_waiting(self, cause: str) -> None:
         """Drop and count the frames that wait."""
@@ -159,6 +164,8 @@ class TrackerThread(threading.Thread):
             self._reset(arrival.session)
         if self._body is None:
             self._body, self._segment = arrival.body, arrival.segment
+            height, width = arrival.frame.image.shape[:2]
+            self._predictor.prepare(width, height)
         begin = time.monotonic()
         self._stopwatch.add("queue", begin - arrival.queued)
         if arrival.segment != self._segment:
@@ -215,7 +222,7 @@ class TrackerThread(threading.Thread):
             return None
 
     def _request(self) -> None:
-        if self._predicting or not self._predictor.opened.is_set() or self._predictor.error is not None:
+        if self._predicting or not self._predictor.ready.is_set():
             return
         window = self._slam.request()
         if window is not None:

@@ -72,6 +72,16 @@ class Schedule:
         self._pending = [*self._pending, tracked][-room:]
         self._live = None
 
+    def renew_first(self, tracked: Tracked) -> bool:
+        """Put a newer frame in the place of the keyframe that waits; False where none waits or it is due elsewhere.
+
+        For the first keyframe of a segment: nothing connects it to those before, so that the newest is the best.
+        """
+        if not self._pending or (self._out is not None and self._out.kind is not Kind.LIVE):
+            return False
+        self._pending = [tracked]
+        return True
+
     def offer_live(self, tracked: Tracked) -> None:
         """Offer a frame between keyframes; only the newest counts."""
         self._live = tracked if self._window.live else None

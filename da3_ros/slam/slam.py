@@ -82,6 +82,9 @@ class Slam:
         if keyframe:
             self._last_keyframe_ns = frame.stamp_ns
             self._schedule.add_keyframe(self._latest)
+        elif track is None and self._schedule.renew_first(self._latest):
+            # A predictor may load for minutes: the map must not begin with what the camera saw before.
+            self._last_keyframe_ns = frame.stamp_ns
         else:
             self._schedule.offer_live(self._latest)
         return self._estimate(track, keyframe)
