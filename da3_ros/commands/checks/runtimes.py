@@ -26,7 +26,10 @@ def check() -> Iterator[Finding]:
         choice = choose(offers=offers)
     except MissingDependencyError:
         yield Finding(
-            State.MISSING, "auto", "no network can run here (the simulated one can)", "pip install 'da3_ros[model]'"
+            State.MISSING,
+            "auto",
+            "no network can run here (the simulated one can)",
+            "pip install torch safetensors onnx onnxscript onnxruntime",
         )
         return
     yield Finding(State.OK, "auto", f"{choice.name}: {choice.why.split(';')[0]}")
