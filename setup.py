@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "da3_ros/__init__.py").read_text()).group(1)
 
+AROUND_TORCH = ["safetensors>=0.4", "huggingface_hub>=1.0", "onnx", "onnxscript", "onnxruntime"]
 EXTRAS = {
     # The synthetic world, meshes and fast voxel maps. The CPU build is a quarter of the size of the other.
     "open3d": [
@@ -20,12 +21,19 @@ EXTRAS = {
         "open3d>=0.18; platform_machine != 'x86_64'",
     ],
     # The network: checkpoints, hub, export and ONNX Runtime. With a plain index, torch is the CUDA build.
-    "model": ["torch>=2.4", "safetensors>=0.4", "huggingface_hub>=1.0", "onnx", "onnxscript", "onnxruntime"],
-    "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis"],
+    "model": ["torch>=2.4", *AROUND_TORCH],
+    # Engines for GPUs of the RTX kind; they can be built without a GPU.
+    "rtx": [
+        f"tensorrt-rtx-cu12; sys_platform == '{system}' and platform_machine == '{machine}'"
+        for system, machine in (("linux", "x86_64"), ("win32", "AMD64"))
+    ],
+    # The last three are what the official network needs, which tests take as a yardstick; see tools/bootstrap.py.
+    "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "einops", "omegaconf", "addict"],
     "lint": ["ruff", "mypy", "types-PyYAML"],
 }
-EXTRAS["all"] = EXTRAS["open3d"]
-EXTRAS["dev"] = EXTRAS["open3d"] + EXTRAS["test"] + EXTRAS["lint"]
+EXTRAS["all"] = EXTRAS["open3d"] + EXTRAS["model"]
+# Without torch: tools/torch_build.py has chosen its build by then.
+EXTRAS["dev"] = EXTRAS["open3d"] + AROUND_TORCH + EXTRAS["test"] + EXTRAS["lint"]
 
 setup(
     name="da3_ros",

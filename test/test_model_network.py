@@ -20,7 +20,9 @@ from da3_ros.model.presets import PRESETS
 from da3_ros.model.reference import choose_reference
 
 HALF = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # from OpenCV's pixel centres to the official ones
-large = pytest.mark.skipif(not os.environ.get("DA3_LARGE"), reason="takes minutes; set DA3_LARGE=1 to run it")
+large = pytest.mark.skipif(
+    not os.environ.get("DA3_LARGE"), reason="takes minutes; set DA3_LARGE=1 to run it (smaller sizes have run)"
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,23 +53,17 @@ def test_equal_to_the_official_network(name, views):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "views"),
-    [
-        *(("da3-small", views) for views in (1, 2, 4)),
-        *(("da3-base", views) for views in (1, 2)),
-        pytest.param("da3-base", 4, marks=large),
-    ],
-)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("views", [1, 2, 4])
+@pytest.mark.parametrize("name", ["da3-small", "da3-base"])
 def test_equal_at_the_size_of_the_position_embedding(name, views):
     assert_equal(name, views, 518, 518)
 
 
-@large
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("size", [(126, 168), (518, 518)])
 @pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("size", [(126, 168), pytest.param((518, 518), marks=large)])
 @pytest.mark.parametrize("name", ["da3-large", "da3metric-large"])
 def test_equal_for_large_networks(name, views, size):
     assert_equal(name, views, *size)

@@ -9,6 +9,8 @@ installation when one is sourced. Variables:
     DA3_VENV        where the environment goes; default ~/.venvs/da3_ros. Never inside the source tree:
                     CMake refuses installed packages that lie within the package being built.
     DA3_ROS_DISTRO  kilted (default) or jazzy: take the wheels of this distribution.
+    DA3_TORCH       what to tell "pip install" about torch instead of our own choice (torch_build.py), such as
+                    'torch==2.9.1' or 'torch --index-url https://download.pytorch.org/whl/cu126'.
 
 An environment keeps its distribution and its Python until another distribution is asked for.
 Running this again is quick: each step is skipped while the hash of its inputs is unchanged. Afterwards the
@@ -24,6 +26,7 @@ import time
 from pathlib import Path
 
 import system_packages
+import torch_build
 import workspace
 from console import SetupError, run, say
 from environment import (
@@ -35,9 +38,24 @@ from environment import (
     locked,
     use_supported_python,
 )
-from installer import install_packages
+from installer import install_optional, install_packages
 from ros_wheels import BUILD_TOOLS, CMAKE, WHEELS, repair_exports
 from stamps import Stamps, digest_of
+
+# What the set-up can do without: title, what to give the installer, what is lost without it.
+OPTIONAL = {
+    "rtx": (
+        "Installing TensorRT for RTX",
+        ["-e", f"{REPOSITORY}[rtx]"],
+        "no engines for it; the other runtimes work",
+    ),
+    # Only a yardstick, of which the network itself is enough: with its 150 dependencies it would rule out ours.
+    "official": (
+        "Installing the official network for the tests",
+        ["--no-deps", "depth-anything-3==0.1.1"],
+        "the tests that compare with it are skipped",
+    ),
+}
 
 
 def main() -> int:
@@ -69,7 +87,9 @@ def build(env: Environment) -> bool:
     """Bring every part up to date; return whether anything had to be done."""
     changed = make_venv(env)
     stamps = Stamps(env.root / "da3_setup.json")
+    changed |= torch_build.install_torch(env, stamps)
     changed |= install_python_packages(env, stamps)
+    changed |= install_optional_packages(env, stamps)
     write_settings(env)
     workspace.forget_other_sources(env, stamps)
     changed |= workspace.build_tf2_msgs(env, stamps)
@@ -105,6 +125,22 @@ def install_python_packages(env: Environment, stamps: Stamps) -> bool:
         repair_exports(env.root, *include_folders(env.python))
     stamps.record("packages", digest)
     return True
+
+
+def install_optional_packages(env: Environment, stamps: Stamps) -> bool:
+    """Try to install what the rest can do without, once: a failure costs one line and is not repeated each time."""
+    changed = False
+    for step, (title, requirements, loss) in OPTIONAL.items():
+        digest = digest_of(requirements, [REPOSITORY / "setup.py"])
+        if stamps.fresh(step, digest):
+            continue
+        log = env.logs / f"{step}.log"
+        if not install_optional(env.python, requirements, title, log, prefer_uv=not env.native):
+            again = f"{env.python} -m pip install {' '.join(requirements)}"
+            say(f"{title}: failed ({log}), so {loss}. To try again: {again}")
+        stamps.record(step, digest)
+        changed = True
+    return changed
 
 
 def include_folders(python: Path) -> tuple[str, str]:

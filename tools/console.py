@@ -20,8 +20,10 @@ def say(text: str) -> None:
     print(f"[setup] {text}", flush=True)
 
 
-def run(title: str, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
-    """Run a long command with its output in `log`; raise SetupError if it fails."""
+def run(
+    title: str, command: list[str], log: Path, env: dict[str, str] | None = None, show_failure: bool = True
+) -> None:
+    """Run a long command with its output in `log`; raise SetupError if it fails, and show how the log ends."""
     begin = time.monotonic()
     say(f"{title} ...")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +38,8 @@ def run(title: str, command: list[str], log: Path, env: dict[str, str] | None = 
             process.wait()
             raise
     if process.returncode:
-        print("\n".join(last_lines(log, TAIL_LINES)), file=sys.stderr)
+        if show_failure:
+            print("\n".join(last_lines(log, TAIL_LINES)), file=sys.stderr)
         raise SetupError(f"{title}: failed; mend what the end of {log} says, then run this again.")
     say(f"{title}: {time.monotonic() - begin:.1f} s")
 
