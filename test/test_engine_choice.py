@@ -12,6 +12,7 @@ import pytest
 
 from da3_ros.engine.choice import RUNTIMES, Offer, ahead_of_time, choose, library, survey
 from da3_ros.engine.gpu import Gpu, find_gpu, parse_query
+from da3_ros.engine.store import Store
 from da3_ros.errors import MissingDependencyError
 
 NO_GPU = "no NVIDIA GPU was found"
@@ -142,6 +143,28 @@ def test_a_broken_library_is_a_reason_and_no_crash(tmp_path):
     )
     broken = "False ONNX Runtime does not load (numpy.core.multiarray failed to import): install it anew"
     assert found["onnxruntime cpu"] == found["onnxruntime cuda"] == broken
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="ONNX Runtime is not installed")
+def test_graphs_run_without_what_has_made_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("DA3_CACHE", str(tmp_path))
+    monkeypatch.setattr("da3_ros.engine.choice._EXPORT", ("no_such_module",))
+
+    def on_cpu() -> Offer:
+        (found,) = [offer for offer in survey(None) if offer.name == "onnxruntime cpu"]
+        return found
+
+    assert on_cpu().why == (
+        f"graphs cannot be exported without no_such_module: pip install no_such_module, or copy {tmp_path} from a "
+        "machine where they have been made"
+    )
+
+    def write(place: Path) -> dict[str, str]:
+        (place / "a.onnx").write_bytes(b"graph")
+        return {}
+
+    Store().make({"kind": "graphs"}, write, lambda *_: None, what="graphs")
+    assert on_cpu().usable
 
 
 def test_a_library_that_is_not_there(monkeypatch):

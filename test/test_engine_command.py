@@ -195,6 +195,15 @@ def test_verify(capsys, filled):
     assert da3("engine", "verify", key[:5]) == 0
 
 
+def test_where_nothing_can_be_noted_the_test_is_repeated(capsys, filled, model):
+    key = only(filled)
+    (filled.folder / key / "self_tests.json").mkdir()
+    assert da3("engine", "verify") == 0
+    loader = Loader(open_folder(model), choose("onnxruntime", "cpu"))
+    loader.looker((56, 42)).close()
+    assert not self_test.passed(read_entry(filled.folder / key))
+
+
 def test_verify_lists_every_problem(capsys, filled):
     key = only(filled)
     (filled.folder / ("0" * 24)).mkdir()

@@ -20,13 +20,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one line per check, section by section as they come."""
-    from da3_ros.commands.checks import SECTIONS, TOPICS
+    from da3_ros.commands.checks import SECTIONS, TOPICS, findings
     from da3_ros.commands.checks.finding import line
 
     wrong = 0
-    for title, check in (*SECTIONS, *(TOPICS if arguments.topics else ())):
+    for title, module in (SECTIONS | TOPICS if arguments.topics else SECTIONS).items():
         _say(title)
-        for finding in check():
+        for finding in findings(module):
             wrong += finding.stops
             _say(f"  {line(finding)}")
     if wrong:
