@@ -29,6 +29,8 @@ from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.presets import Preset
 from da3_ros.types import Tell
 
+_LARGEST_INSIDE = 1_900_000_000  # bytes; a protobuf message ends at 2^31
+
 
 def write_graphs(
     place: Path,
@@ -117,7 +119,10 @@ def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor,
 
 
 def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path, *, opset: int) -> None:
-    """Write a stage as ``path`` (ONNX) with its weights inside, in the precision that its module has."""
+    """Write a stage as ``path`` (ONNX) in the precision that its module has.
+
+    Weights lie inside; where they would pass the limit of the format (the giant's), in a file beside it.
+    """
     views = torch.export.Dim("views", min=1, max=64)
     dtype = next(module.parameters()).dtype  # of the backbone: that of everything between stages
     inputs = tuple(value.to(dtype) for value in example(stage, preset, grid, 3))
@@ -136,4 +141,5 @@ def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path
             verbose=False,
         )
     assert program is not None
-    program.save(str(path), external_data=False)
+    weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
+    program.save(str(path), external_data=weights > _LARGEST_INSIDE)
