@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("onnxscript", reason="graphs cannot be exported without onnxscript")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fitted_model import SIZE, fitted_model
 from ros_bench import DEFAULTS, FRAME, LATCHED, NAME, Bench, Camera, Heard, NodeProcess, arguments
 from sensor_msgs.msg import CameraInfo, Image
@@ -100,6 +102,7 @@ def until_engine(bench: Bench, engine: Heard, state: int) -> EngineInfo:
 @pytest.mark.timeout(600)
 def test_from_an_empty_cache_to_depth(bench, walk, model, empty_cache):
     engine, depth = listen(bench), bench.listen(Image, "depth/image")
+    diagnostics = bench.listen(DiagnosticArray, "/diagnostics")
     confidence, infos = bench.listen(Image, "confidence/image"), bench.listen(CameraInfo, "depth/camera_info")
     bench.start(predictor=str(model), **{k.replace(".", "__"): v for k, v in NETWORK.items()})
     camera = Camera(bench, truth=False)
@@ -113,6 +116,8 @@ def test_from_an_empty_cache_to_depth(bench, walk, model, empty_cache):
     building = bench.until_status(lambda s: s.state == SlamStatus.STATE_BUILDING_ENGINE, "building")
     assert building.reason
     assert np.isnan(building.progress) or 0 <= building.progress <= 1
+    told = [part for array in diagnostics for part in array.status if part.message.startswith("exporting da3-tiny")]
+    assert {part.level for part in told} <= {DiagnosticStatus.WARN}
     # Frames that come meanwhile are tracked, and wait for nothing.
     sent = iter(walk)
     for frame in itertools.islice(sent, 40):
@@ -249,6 +254,26 @@ def test_sigint_while_exporting_ends_the_process_cleanly(bench, launch, walk, mo
     for word in ("Traceback", "terminate", "Aborted", "FATAL", "ERROR"):
         assert word not in process.output
     assert states(engine)[-1] == EngineInfo.STATE_NONE
+
+
+@pytest.mark.timeout(600)
+def test_sigint_ends_a_process_that_waits_for_what_nothing_interrupts(bench, launch, walk, model, empty_cache):
+    """Two nodes want the same graphs; the one that makes them stands still, and the other waits for its lock."""
+    engine = listen(bench)
+    values = {"predictor": str(model), **NETWORK}
+    maker = launch(**values)
+    camera = Camera(bench, truth=False)
+
+    def until_step(text: str) -> None:
+        bench.until(lambda: (camera.send(walk[0]), any(text in step for step in steps(engine)))[1], text, LOADING_S)
+
+    until_step("exporting")
+    maker.process.send_signal(signal.SIGSTOP)
+    waiting = launch(**values)
+    until_step("waiting for another process")
+    assert waiting.interrupt() == 0
+    for word in ("Traceback", "terminate", "FATAL", "ERROR"):
+        assert word not in waiting.output
 
 
 # ------------------------------------------------------------ evaluation

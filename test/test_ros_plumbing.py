@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from da3_ros.msg import PoseGraphEdge
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
+from da3_ros.config import Config
+from da3_ros.errors import PredictorError
 from da3_ros.geometry import se3
 from da3_ros.ros import messages
+from da3_ros.ros.calibration import announced_size
 from da3_ros.ros.counters import DROP_CAUSES, Counters, Stopwatch
 from da3_ros.ros.graph import GraphLog
 from da3_ros.ros.inbox import Inbox
+from da3_ros.ros.loading import Loading
 from da3_ros.ros.outputs import thinned
 from da3_ros.ros.pace import Pace
+from da3_ros.ros.predictor_thread import PredictorThread
 from da3_ros.ros.truth import TruthPairing
-from da3_ros.types import Frame, FusedKeyframe
+from da3_ros.types import Engine, Frame, FusedKeyframe, Prediction, Tell, Window
 
 # ------------------------------------------------------------ inbox
 
@@ -123,6 +130,90 @@ def test_slow_work_is_done_more_rarely():
     quick = Pace(0.001)
     quick.took(0.0)
     assert not quick.due()  # once in a thousand seconds
+
+
+# ------------------------------------------------------------ loading
+
+
+def test_the_rest_of_a_step_is_guessed_from_its_beginning():
+    loading = Loading.begun("opening")
+    assert (loading.share, loading.remaining_s) == (None, None)
+    first = loading.advanced("exporting x: encode", 0.0)
+    assert first.remaining_s is None
+    begun = replace(first, step_since=first.step_since - 10, told=first.told - 10)  # ten seconds ago
+    later = begun.advanced("exporting x: mix", 0.25)  # a part of the same step
+    assert later.step_since == begun.step_since
+    assert 25 < later.remaining_s <= 30.1
+    assert later.elapsed_s < 10  # of loading, which began just now
+    assert later.advanced("compiling x: encode", 0.5).step_since > begun.step_since
+    assert later.advanced("exporting x: mix", 0.1).step_since > begun.step_since  # it began anew
+
+
+@pytest.mark.parametrize(
+    ("fields", "roi", "size"),
+    [
+        ({"width": 640, "height": 480}, {}, (640, 480)),
+        ({"width": 640, "height": 480, "binning_x": 2, "binning_y": 2}, {}, (320, 240)),
+        ({"width": 640, "height": 480}, {"width": 100, "height": 50}, (100, 50)),
+        ({}, {}, None),
+    ],
+)
+def test_the_size_that_a_camera_info_announces(fields, roi, size):
+    assert announced_size(CameraInfo(**fields, roi=RegionOfInterest(**roi))) == size
+
+
+class Slow:
+    """A predictor that loads in two steps."""
+
+    name, needs_truth = "slow", False
+    engine = Engine("slow", "mine", "torch", "cpu", "", "fp32", (0, 0), 1)
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.sizes: list[tuple[int, int]] = []
+        self.closed = False
+
+    def prepare(self, width: int, height: int) -> None:
+        self.tell("exporting", 0.0)
+        self.begun.set()
+        assert self.go.wait(30)
+        self.tell("done", 1.0)
+        self.sizes.append((width, height))
+
+    def predict(self, window: Window) -> Prediction:
+        raise PredictorError("it predicts nothing")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_thread_makes_ready_for_the_size_that_is_wanted_last():
+    """What is under way for another size ends at its next step; so does everything when the thread is stopped."""
+    said: list[str] = []
+    thread = PredictorThread(Config(), lambda _: None, said.append, lambda _, tell: Slow(tell))
+    thread.start()
+    assert thread.opened.wait(30)
+    assert not thread.ready.is_set()
+    slow = thread.predictor
+    thread.prepare(640, 480)
+    assert slow.begun.wait(30)
+    assert thread.loading.what == "exporting"
+    thread.prepare(320, 240)
+    slow.go.set()
+    assert thread.ready.wait(30)
+    thread.prepare(320, 240)  # nothing to do
+    assert thread.ready.is_set()
+    assert (slow.sizes, said, thread.error) == ([(320, 240)], ["done"], None)
+    slow.begun.clear()
+    slow.go.clear()
+    thread.prepare(640, 480)
+    assert slow.begun.wait(30)
+    thread.stop()
+    slow.go.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert (slow.sizes, slow.closed, thread.error, thread.ready.is_set()) == ([(320, 240)], True, None, False)
 
 
 # ------------------------------------------------------------ truth

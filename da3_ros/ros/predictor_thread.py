@@ -17,11 +17,12 @@ from da3_ros.config import Config
 from da3_ros.errors import Da3Error, PredictorError
 from da3_ros.predictors import open_predictor
 from da3_ros.ros.loading import Loading
-from da3_ros.types import Engine, Prediction, Predictor, Window
+from da3_ros.types import Engine, Prediction, Predictor, Tell, Window
 
 OPENING = "opening the predictor"
 
 Say = Callable[[str], None]
+Opener = Callable[[Config, Tell], Predictor]
 _Size = tuple[int, int]  # width, height
 
 
@@ -43,10 +44,19 @@ class Finished:
 class PredictorThread(threading.Thread):
     """Opens the predictor, makes it ready, answers windows in turn, closes it."""
 
-    def __init__(self, config: Config, deliver: Callable[[Finished], None], say: Say) -> None:
-        """``say`` is given the lines that are worth keeping, on this thread."""
+    def __init__(
+        self, config: Config, deliver: Callable[[Finished], None], say: Say, opener: Opener = open_predictor
+    ) -> None:
+        """Start with nothing opened.
+
+        Args:
+            config: the whole configuration.
+            deliver: given every answer, on this thread.
+            say: given the lines that are worth keeping, on this thread.
+            opener: opens the predictor, and raises Da3Error where that fails.
+        """
         super().__init__(name="da3 predictor", daemon=True)
-        self._config, self._deliver, self._say = config, deliver, say
+        self._config, self._deliver, self._say, self._opener = config, deliver, say, opener
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._wanted: _Size | None = None
@@ -95,7 +105,7 @@ class PredictorThread(threading.Thread):
 
     def _open(self) -> Predictor | None:
         try:
-            predictor = open_predictor(self._config, self._tell)
+            predictor = self._opener(self._config, self._tell)
         except Da3Error as error:
             self._fail(error)
             return None
