@@ -49,10 +49,11 @@ OPTIONAL = {
         ["-e", f"{REPOSITORY}[rtx]"],
         "no engines for it; the other runtimes work",
     ),
-    # Only a yardstick, of which the network itself is enough: with its 150 dependencies it would rule out ours.
+    # Only a yardstick, of which the network itself is enough: with its 150 dependencies it would rule out ours. In a
+    # folder of its own, because it brings a command "da3" too.
     "official": (
         "Installing the official network for the tests",
-        ["--no-deps", "depth-anything-3==0.1.1"],
+        ["--no-deps", "--target", "{official}", "depth-anything-3==0.1.1"],
         "the tests that compare with it are skipped",
     ),
 }
@@ -130,7 +131,8 @@ def install_python_packages(env: Environment, stamps: Stamps) -> bool:
 def install_optional_packages(env: Environment, stamps: Stamps) -> bool:
     """Try to install what the rest can do without, once: a failure costs one line and is not repeated each time."""
     changed = False
-    for step, (title, requirements, loss) in OPTIONAL.items():
+    for step, (title, template, loss) in OPTIONAL.items():
+        requirements = [word.format(official=env.official) for word in template]
         digest = digest_of(requirements, [REPOSITORY / "setup.py"])
         if stamps.fresh(step, digest):
             continue
@@ -162,7 +164,7 @@ def write_settings(env: Environment) -> None:
     write(env.settings, json.dumps(settings, indent=2) + "\n")
     site = env.site_packages
     write(site / "da3_ros_env.py", (REPOSITORY / "tools/da3_ros_env.py").read_text())
-    write(site / "da3_ros_env.pth", f"import da3_ros_env\n{env.message_packages}\n")
+    write(site / "da3_ros_env.pth", f"import da3_ros_env\n{env.message_packages}\n{env.official}\n")
     for name in ("setup.bash", "local_setup.bash"):  # for people; for overlays, which chain the second
         write(env.root / name, setup_bash(env))
 

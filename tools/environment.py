@@ -67,6 +67,11 @@ class Environment:
         return found
 
     @property
+    def official(self) -> Path:
+        """Folder of the official network, with which the tests compare ours."""
+        return self.root / "official"
+
+    @property
     def message_packages(self) -> Path:
         """The folder of `install` from which Python imports the messages."""
         return self.install / self.site_packages.relative_to(self.root)
