@@ -7,6 +7,7 @@ from conftest import ros_missing
 
 from da3_ros.benchmarks import memory, worlds
 from da3_ros.cli import main
+from da3_ros.model.presets import Preset
 
 
 def test_worlds_counts_the_breaks_it_injects(monkeypatch):
@@ -30,6 +31,33 @@ def test_memory_compares_the_end_with_the_start(monkeypatch):
     assert min(growth.rss_mb) > 50
     assert f"{growth.percent:.2f} %" in lines[-1]
     assert memory.Growth([1, 2, 3, 4], [100.0, 100.0, 100.0, 110.0]).percent == pytest.approx(10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_network_compares_every_row_with_the_first(monkeypatch):
+    for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
+    from da3_ros.benchmarks import network
+
+    monkeypatch.setattr(network, "PRESET", Preset("tiny", "", "none", 32, 7, 2, (3, 4, 5, 6), 2, 16, (8, 8, 16, 16)))
+    monkeypatch.setattr(network, "SIZE", (56, 42))
+    monkeypatch.setattr(network, "VIEWS", (3,))
+    monkeypatch.setattr(network, "WINDOWS", 4)
+    monkeypatch.setattr(network, "official_missing", lambda: "not installed: pip install it")
+    lines: list[str] = []
+    rows = network.run(lines.append)[3]
+    assert [row.name for row in rows] == ["whole", "staged, torch", "staged, ONNX Runtime"]
+    assert any(line.split(maxsplit=1) == ["official", "not installed: pip install it"] for line in lines)
+    assert lines[-3:] == [str(row) for row in rows]
+    for row in rows:
+        assert len(row.ms) == len(row.rates) == 4 - network.WARM_UP
+        assert min(row.ms) > 0
+        assert row.differences.keys() == {"depth", "confidence", "rays", "ray_confidence", "cameras"}
+        assert max(row.differences.values()) < 1e-3
+        assert 0 <= row.memory[0] < row.memory[1] < 1 << 30
+    assert set(rows[0].differences.values()) == {0.0}
+    assert set(rows[0].rates) == {1.0}
 
 
 @pytest.mark.ros

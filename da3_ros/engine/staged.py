@@ -12,6 +12,10 @@ from da3_ros.engine.runtime import Host, Runtime
 from da3_ros.engine.token_cache import Encoded, TokenCache
 from da3_ros.model.reference import choose_reference, reference_first
 
+# Views that go through the dense heads together: these need many times a view's share of the rest, and gain nothing
+# from more at a time.
+HEAD_VIEWS = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StagedOutput:
@@ -67,17 +71,19 @@ class StagedNetwork:
         entered = [self._entered(frames[i], is_reference=i == first) for i in order]
         *features, feature = self._runtime.run("mix", [self._runtime.join(entered)])
         place = {view: position for position, view in enumerate(order)}
+        dense: dict[str, dict[int, tuple[Host, Host]]] = {"depth": {}, "rays": {}}
         wanted = sorted({*depth_views, *ray_views})
-        levels: tuple[Any, ...] = ()
-        if wanted:
-            rows = [place[view] for view in wanted]
-            levels = self._runtime.run("neck", [self._runtime.pick(f, rows) for f in features])
+        for start in range(0, len(wanted), HEAD_VIEWS):
+            views = wanted[start : start + HEAD_VIEWS]
+            levels = self._runtime.run("neck", [self._runtime.pick(f, [place[v] for v in views]) for f in features])
+            dense["depth"] |= self._dense("depth", levels, views, depth_views)
+            dense["rays"] |= self._dense("rays", levels, views, ray_views)
         (cameras,) = self._runtime.run("camera", [feature])
         self.cache.trim(len(frames))
         return StagedOutput(
             reference=first,
-            depth=self._dense("depth", levels, wanted, depth_views),
-            rays=self._dense("rays", levels, wanted, ray_views),
+            depth=dense["depth"],
+            rays=dense["rays"],
             cameras=self._runtime.fetch(cameras)[[place[view] for view in range(len(frames))]],
             descriptors=choosers,
         )
@@ -96,7 +102,8 @@ class StagedNetwork:
         if found is None:
             assert image is not None, f"the image of {key} is needed"
             tokens, chooser = self._runtime.run("encode", [self._runtime.upload(image)])
-            found = Encoded(tokens, self._runtime.fetch(chooser)[0], size=self._runtime.size(tokens))
+            token = self._runtime.fetch(chooser)[0].copy()  # on a host it is a piece of all tokens of an earlier block
+            found = Encoded(tokens, token, size=self._runtime.size(tokens) + token.nbytes)
             self.cache.put(key, found)
         return found
 
@@ -109,11 +116,13 @@ class StagedNetwork:
         return frame.entered[is_reference]
 
     def _dense(
-        self, stage: str, levels: Sequence[Any], available: Sequence[int], wanted: Sequence[int]
+        self, stage: str, levels: Sequence[Any], views: Sequence[int], wanted: Sequence[int]
     ) -> dict[int, tuple[Host, Host]]:
-        if not wanted:
+        """What a head says of those of ``views`` that are wanted; ``levels`` are of all of them."""
+        some = [view for view in views if view in wanted]
+        if not some:
             return {}
-        rows = [available.index(view) for view in wanted]
+        rows = [views.index(view) for view in some]
         value, confidence = self._runtime.run(stage, [self._runtime.pick(level, rows) for level in levels])
         values, confidences = self._runtime.fetch(value), self._runtime.fetch(confidence)
-        return {view: (values[i], confidences[i]) for i, view in enumerate(wanted)}
+        return {view: (values[i], confidences[i]) for i, view in enumerate(some)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from da3_ros.engine.runtime import Host
-from da3_ros.engine.stages import stages
+from da3_ros.engine.stages import INPUTS, stages
 from da3_ros.errors import PredictorError
 from da3_ros.model.grid import Grid
 from da3_ros.model.network import MonoNetwork, Network
@@ -49,12 +49,16 @@ class TorchRuntime:
 
     def run(self, stage: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Runtime``."""
+        if stage not in self._stages:
+            raise PredictorError(f"torch has no '{stage}' here: it is closed, or the network is of another kind")
+        if len(values) != len(INPUTS[stage]):
+            raise PredictorError(f"torch could not run '{stage}': it takes {len(INPUTS[stage])} values")
         mixed = self._autocast and stage in ("encode", "enter", "mix", "look")
         try:
             with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
                 out = self._stages[stage](*(value if mixed else value.float() for value in values))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            first = str(error).splitlines()[0]
+        except (RuntimeError, ValueError, IndexError) as error:  # out of memory is the first, wrong shapes any of them
+            first = (str(error).splitlines() or [type(error).__name__])[0]
             raise PredictorError(f"torch could not run '{stage}': {first}") from error
         return (out,) if isinstance(out, Tensor) else tuple(out)
 
