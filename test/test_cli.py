@@ -388,7 +388,7 @@ TINY = "world:3?frames=4&size=64x48"
         (["run", TINY, "--config", "TMP/wrong.yaml"], "wrong.yaml: unknown config key 'sed'; did you mean 'seed'?"),
         (["run", TINY, "--seed", "x"], "invalid int value: 'x'"),
         (["run", TINY, "--seed", "-1"], "seed must lie in"),
-        (["run", TINY, "--predictor", "network"], "unknown predictor 'network'; use simulated, recorded:FILE, a network"),
+        (["run", TINY, "--predictor", "network"], "unknown predictor 'network'; use simulated, recorded:FILE, a"),
         (["run", TINY, "--predictor", "recorded:TMP/missing"], "make one with da3 run SOURCE --record"),
         (["run", TINY, "--predictor", "recorded:TMP/file"], "is not a recording of predictions"),
         (["run", TINY, "--record", "TMP/file/x"], "cannot write the recording"),

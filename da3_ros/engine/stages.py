@@ -51,8 +51,9 @@ class _Placed(_Stage):
     def __init__(self, network: Network, grid: Grid) -> None:
         super().__init__(network, grid)
         table = positions(grid.rows, grid.columns, network.preset.dim // network.preset.heads)
+        dtype = network.backbone.pos_embed.dtype  # single precision here would carry queries and keys along
         for name, value in zip(("cos", "sin", "cos_across", "sin_across"), table.arrays(), strict=True):
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value.to(dtype), persistent=False)
 
     @property
     def table(self) -> Positions:

@@ -140,7 +140,8 @@ class Backbone(nn.Module):
         factors = ((rows + 0.1) / _TRAINED_GRID, (columns + 0.1) / _TRAINED_GRID)
         grid = nn.functional.interpolate(grid.float(), scale_factor=factors, mode="bicubic", antialias=False)
         assert grid.shape[-2:] == (rows, columns)
-        return torch.cat([self.pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+        patches = grid.permute(0, 2, 3, 1).flatten(1, 2).to(self.pos_embed.dtype)
+        return torch.cat([self.pos_embed[:, :1], patches], dim=1)
 
     def encode(self, images: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Everything that depends on one image only.
