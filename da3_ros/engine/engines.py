@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from da3_ros.engine import tensorrt_build
+from da3_ros.engine import tensorrt_build, tensorrt_inspect
 from da3_ros.engine.choice import library
 from da3_ros.engine.gpu import Gpu
 from da3_ros.engine.graphs import Graphs
@@ -103,9 +104,10 @@ def open_engines(store: Store, graphs: Graphs, target: Target, views: int, *, bu
         for i, (stage, graph) in enumerate(stages.items()):
 
             def inner(share: float, i: int = i, stage: str = stage) -> None:
-                tell(f"compiling {about['network']}: {stage}", (i + share) / len(stages))
+                tell(f"compiling {about['network']}: {stage}", (i + min(share, 0.99)) / len(stages))  # 1: all is done
 
             inner(0.0)
+            _require_single_precision(module, stage, graph)
             engine, kept = tensorrt_build.build(
                 module,
                 graph,
@@ -115,10 +117,26 @@ def open_engines(store: Store, graphs: Graphs, target: Target, views: int, *, bu
                 progress=inner,
             )
             (place / f"{stage}{_SUFFIX}").write_bytes(engine)
-            write_atomic(timing, kept)
+            if kept:
+                write_atomic(timing, kept)
         return {GRAPHS_FROM: graphs.entry.key}
 
     return Engines(store.make(fields, write, tell, what=what))
+
+
+def _require_single_precision(module: Any, stage: str, graph: Path) -> None:
+    """Refuse a graph whose last layers the library would compute in half precision.
+
+    Raises:
+        EngineError: names the first of them.
+    """
+    nodes = tensorrt_inspect.single_precision_nodes(stage, graph)
+    wrong = tensorrt_inspect.not_single(nodes, tensorrt_inspect.graph_layers(module, graph)) if nodes else []
+    if wrong:
+        raise EngineError(
+            f"'{stage}' would lose precision where it must not ({wrong[0]}); remove its graphs with 'da3 engine clean' "
+            "and build them anew"
+        )
 
 
 def forget_timings(store: Store) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from da3_ros.engine.tensorrt_build import parsed_network
-from da3_ros.errors import EngineError
+from da3_ros.errors import EngineError, MissingDependencyError
 
 # Weights whose layers, and all that follows them, must be in single precision; see ``precision``.
 _SINGLE = {
@@ -106,12 +106,17 @@ def single_precision_nodes(stage: str, graph: Path) -> frozenset[str]:
 
     Raises:
         EngineError: the graph has lost the names of its weights, so nothing can be said.
+        MissingDependencyError: onnx is not installed.
     """
-    import onnx
-
     prefixes = _SINGLE.get(stage, ())
     if not prefixes:
         return frozenset()
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"checking the precision of '{stage}' needs onnx ({error}): pip install onnx"
+        ) from error
     nodes = onnx.load(str(graph), load_external_data=False).graph.node  # in the order of their use
     lost = [p for p in prefixes if not any(name.startswith(p) for node in nodes for name in node.input)]
     if lost:
