@@ -18,20 +18,20 @@ class _Cost:
     """What the stages of one runtime hold at their peak."""
 
     mixing: int  # floats per channel and token
-    scores: bool  # the attention of all tokens to all is held in full
+    scores: float  # times the attention of all tokens to all is held in full; more than once where the arena splits
     head: tuple[int, int]  # bytes per pixel and view, and per feature of the heads
 
 
 _COSTS = {
-    "torch": _Cost(mixing=40, scores=False, head=(400, 7)),
-    "onnxruntime": _Cost(mixing=61, scores=True, head=(200, 4)),
+    "torch": _Cost(mixing=40, scores=0, head=(400, 7)),
+    "onnxruntime": _Cost(mixing=61, scores=1.6, head=(200, 4)),
 }
 
 
 def window_bytes(preset: Preset, size: tuple[int, int], views: int, runtime: str | None = None) -> int:
     """Bytes that a window adds at its peak to a network that is loaded, with depth and rays wanted of every view.
 
-    A fit, good to about 20 % (40 % for a single view on ONNX Runtime), to the growth of resident memory (the kernel's
+    A fit, good to about 20 % (too much for a single view on ONNX Runtime), to the growth of resident memory (the kernel's
     own peak) over the first window in a fresh process: da3-small and da3-base on two CPU threads in single precision,
     280x210 and 504x378, 1 to 16 views.
 
@@ -51,7 +51,7 @@ def _bytes(preset: Preset, size: tuple[int, int], views: int, cost: _Cost) -> in
     pixels = width * height
     tokens = views * (1 + pixels // PATCH**2)
     channel = _FLOAT * preset.dim * tokens  # one float per channel and token
-    mixing = cost.mixing * channel + (_FLOAT * preset.heads * tokens**2 if cost.scores else 0)
+    mixing = cost.mixing * channel + int(cost.scores * _FLOAT * preset.heads * tokens**2)
     fixed, per_feature = cost.head
     heads = min(views, HEAD_VIEWS) * pixels * (fixed + per_feature * preset.features)
     return _START + max(mixing, _KEPT * channel + views * pixels * _RESULTS + heads)
