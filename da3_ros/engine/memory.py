@@ -31,8 +31,8 @@ _COSTS = {
 def window_bytes(preset: Preset, size: tuple[int, int], views: int, runtime: str | None = None) -> int:
     """Bytes that a window adds at its peak to a network that is loaded, with depth and rays wanted of every view.
 
-    A fit, good to about 20 % (too much for a single view on ONNX Runtime), to the growth of resident memory (the kernel's
-    own peak) over the first window in a fresh process: da3-small and da3-base on two CPU threads in single precision,
+    A fit, good to about 20 %, and rather too much than too little, to the growth of resident memory (the kernel's own
+    peak) over the first window in a fresh process: da3-small and da3-base on two CPU threads in single precision,
     280x210 and 504x378, 1 to 16 views.
 
     Args:
