@@ -52,7 +52,7 @@ def official_missing() -> str:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
         return ""
-    return f"not installed: pip install --no-deps depth-anything-3==0.1.1 {' '.join(_NEEDED[1:])}"
+    return f"{', '.join(missing)} not installed: 'make setup' puts the official code where its command replaces none"
 
 
 def network(preset: Preset) -> Any:
