@@ -258,12 +258,6 @@ def test_graphs_that_cannot_be_loaded(capsys, filled):
     assert re.search(r"WRONG \w+ graphs of da3metric-tiny: .*look\.onnx .*ONNX Runtime", capsys.readouterr().out)
 
 
-def test_what_cannot_be_run_here_says_why(capsys, filled):
-    half = altered(filled, only(filled), precision="fp16")
-    assert da3("engine", "verify", half) == 0
-    assert "self-test not run here: graphs in fp16 are for a GPU" in capsys.readouterr().out
-
-
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed")
 def test_engines_for_a_gpu_that_is_not_here(capsys, store, model):
     assert da3("engine", "build", model, "--size", "28x28", "--gpu", "8.6") == 0
@@ -276,6 +270,9 @@ def test_engines_for_a_gpu_that_is_not_here(capsys, store, model):
         assert "self-test of da3metric-tiny: not run here: no NVIDIA GPU was found\n" in captured.out
     assert da3("engine", "list") == 0
     assert "any (8.6)" in capsys.readouterr().out
+    # What engines are compiled from is tried without a GPU.
+    assert da3("engine", "verify", graphs.key) == 0
+    assert "self-test passed on onnxruntime cpu fp16" in capsys.readouterr().out
     # Of another version of the library.
     other = altered(store, engines.key, version="0.1")
     assert da3("engine", "verify", other) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-NAMES = ("worlds", "memory", "network", "node")
+NAMES = ("worlds", "memory", "cameras", "network", "node")
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,8 +14,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "bench",
         help="measure accuracy, memory and speed, on synthetic worlds and of the network",
         description="worlds: scale, error and scale breaks over ten worlds (ten minutes). memory: resident memory over "
-        "5,000 frames (two minutes). network: windows of Depth Anything 3 in stages, against the official code, with "
-        "random weights (three minutes). node: what the live ROS 2 node adds to a prediction (one minute).",
+        "5,000 frames (two minutes). cameras: cameras from rays, their error and their time (a few seconds). network: "
+        "windows of Depth Anything 3 in stages, against the official code, with random weights (three minutes). node: "
+        "what the live ROS 2 node adds to a prediction (one minute).",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all)")
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="worlds: how many (default 10)")
@@ -43,6 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
             from da3_ros.benchmarks import memory
 
             memory.run(arguments.frames or 5000, _say)
+        elif name == "cameras":
+            from da3_ros.benchmarks import cameras
+
+            cameras.run(_say)
         elif name == "network":
             from da3_ros.benchmarks import network
 

@@ -26,6 +26,7 @@ _FAILURES = (
     "NotImplemented",
     "RuntimeException",
 )
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # of the inputs of stages
 
 
 class OnnxRuntime:
@@ -43,6 +44,7 @@ class OnnxRuntime:
 
         Raises:
             ModelError: a graph cannot be read.
+            PredictorError: the provider cannot be used here.
         """
         from onnxruntime import InferenceSession
         from onnxruntime.capi import onnxruntime_pybind11_state as library
@@ -56,20 +58,25 @@ class OnnxRuntime:
         self._sessions: dict[str, Any] = {}
         for stage, graph in graphs.items():
             try:
-                self._sessions[stage] = InferenceSession(str(graph), options, providers=[provider])
+                session = self._sessions[stage] = InferenceSession(str(graph), options, providers=[provider])
             except self._failures as error:
                 raise ModelError(
                     f"{graph} is no graph that ONNX Runtime can run ({_first_line(error)}); remove it with 'da3 engine "
                     "clean', and it is made anew"
                 ) from error
+            if session.get_providers()[0] != provider:  # the library falls back to the CPU and only prints it
+                raise PredictorError(
+                    f"ONNX Runtime cannot use its {provider} here; install the onnxruntime-gpu that fits the GPU's "
+                    "driver and CUDA, or choose --device cpu"
+                )
 
     def upload(self, array: Host) -> Host:
         """As it is."""
         return array
 
     def fetch(self, value: Host) -> Host:
-        """As it is."""
-        return value
+        """As it is, in single precision."""
+        return value.astype(np.float32, copy=False)
 
     def join(self, values: Sequence[Host]) -> Host:
         """See ``Runtime``."""
@@ -92,7 +99,10 @@ class OnnxRuntime:
             raise PredictorError(f"ONNX Runtime has no '{stage}' here: it is closed, or the network is of another kind")
         if len(values) != len(INPUTS[stage]):
             raise PredictorError(f"ONNX Runtime could not run '{stage}': it takes {len(INPUTS[stage])} values")
-        feed = dict(zip((node.name for node in session.get_inputs()), values, strict=True))
+        feed = {
+            node.name: value.astype(_TYPES[node.type], copy=False)
+            for node, value in zip(session.get_inputs(), values, strict=True)
+        }
         try:
             return tuple(session.run(None, feed))
         except self._failures as error:

@@ -58,15 +58,12 @@ def _opened(store: Store, entry: Entry) -> tuple[Graphs, Runtime, str, Gpu | Non
     """The graphs that have the self-test, the runtime, its library's version, and the GPU where it runs on one."""
     kind = entry.fields.get("kind")
     if kind == "graphs":
-        precision = entry.fields["precision"]
-        if precision != "fp32":
-            raise _NotHereError(f"graphs in {precision} are for a GPU; what is compiled from them is tested there")
         try:
             version = library_version("onnxruntime")
         except (ImportError, OSError, RuntimeError) as error:
             raise _NotHereError(f"ONNX Runtime is not installed or does not load ({error})") from error
         graphs = Graphs(entry)
-        return graphs, graph_runtime(graphs, "cpu", precision), version, None
+        return graphs, graph_runtime(graphs, "cpu", entry.fields["precision"]), version, None
     if kind != "engines":
         raise EngineError(f"{entry.folder} holds '{kind}', which this version does not know; update da3_ros")
     module, version, gpu = _matching(entry)
