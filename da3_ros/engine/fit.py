@@ -29,20 +29,15 @@ def require_fit(preset: Preset, size: tuple[int, int], views: int, choice: Choic
         PredictorError: names what is needed, what there is, and how many views fit.
     """
     free = free_bytes(choice.device)
-    needed = window_bytes(preset, size, views)
+    needed = window_bytes(preset, size, views, choice.runtime)
     if needed <= free:
         return
-    fitting = most_views(preset, size, views, free)
+    fitting = next((n for n in range(views - 1, 0, -1) if window_bytes(preset, size, n, choice.runtime) <= free), 0)
     raise PredictorError(
         f"{views} views of {size[0]}x{size[1]} need about {needed / _GIB:.1f} GiB with {preset.name}, and "
         f"{free / _GIB:.1f} GiB are free: {f'at most {fitting}' if fitting else 'not even one'} would fit; use fewer "
         "views or a smaller size"
     )
-
-
-def most_views(preset: Preset, size: tuple[int, int], views: int, free: int) -> int:
-    """The largest number of views, below ``views``, whose window fits into ``free`` bytes; 0 where none does."""
-    return next((n for n in range(views - 1, 0, -1) if window_bytes(preset, size, n) <= free), 0)
 
 
 def free_bytes(device: str) -> int:
