@@ -35,8 +35,7 @@ class Graphs:
     @property
     def stages(self) -> Mapping[str, Path]:
         """Stage -> file."""
-        names = [name.removesuffix(_SUFFIX) for name in self.entry.files if name.endswith(_SUFFIX)]
-        return {name: self.entry.path(name + _SUFFIX) for name in names}
+        return self.entry.named(_SUFFIX)
 
     @property
     def digest(self) -> str:

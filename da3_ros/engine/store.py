@@ -64,6 +64,11 @@ class Entry:
         """One of the files."""
         return self.folder / name
 
+    def named(self, suffix: str) -> dict[str, Path]:
+        """Files by their names without this ending, which all of them have."""
+        names = [name.removesuffix(suffix) for name in self.files if name.endswith(suffix)]
+        return {name: self.path(name + suffix) for name in names}
+
     def check(self) -> None:
         """Compare every file with its checksum.
 
