@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from da3_ros.engine import parity
-from da3_ros.engine.graphs import CAMERAS, SELF_TEST
 from da3_ros.engine.precision import halve
-from da3_ros.engine.stages import INPUTS, LEVELS, OUTPUTS, stages
+from da3_ros.engine.signature import CAMERAS, INPUTS, LEVELS, OUTPUTS, SELF_TEST
+from da3_ros.engine.stages import stages
 from da3_ros.engine.torch_runtime import TorchRuntime
 from da3_ros.errors import EngineError
 from da3_ros.model.checkpoint import load

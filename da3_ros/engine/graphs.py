@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from da3_ros.engine.runtime import Host
+from da3_ros.engine.signature import CAMERAS, SELF_TEST
 from da3_ros.engine.store import Entry, Store, digest_of
 from da3_ros.errors import EngineError, MissingDependencyError
 from da3_ros.model.folder import ModelFolder
@@ -19,7 +20,6 @@ from da3_ros.types import Tell
 
 # ONNX Runtime has a fast kernel for the Attention operator of opset 23; TensorRT wants plain operators and fuses them.
 OPSET_ATTENTION, OPSET_PLAIN = 23, 18
-CAMERAS, SELF_TEST = "cameras.npy", "self_test.npz"
 
 _SUFFIX = ".onnx"
 _EXPORTER = "1"  # goes up whenever the same network gives other graphs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from da3_ros.model.presets import Preset
 
 LEVELS = 4
+CAMERAS, SELF_TEST = "cameras.npy", "self_test.npz"  # files that lie beside exported stages
 ONE_VIEW = ("encode", "enter", "look")  # stages that a window runs for one view at a time
 
 _MIXING = ("encode", "enter", "mix", "neck", "depth", "rays", "camera")
