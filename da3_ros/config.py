@@ -133,7 +133,7 @@ class NetworkConfig:
     )
     pose: str = param("rays", "cameras from the rays, or from the camera head", choices=("rays", "head"))
     build: bool = param(True, "export graphs and compile engines that are missing; false: refuse to start")
-    cache_mb: int = param(1024, "most memory for the tokens of frames, MB", low=0)
+    cache_mb: int = param(256, "most memory for the tokens of frames, MB", low=0)
     threads: int = param(0, "threads on a CPU; 0: the library's choice", low=0, high=1024)
 
 

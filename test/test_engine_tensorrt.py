@@ -94,6 +94,7 @@ def build_for(path, profiles=PROFILES, **how):
 
 @needs_rtx
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("stage", "precision"), [*((stage, p) for p in ("fp32", "fp16") for stage in MIXING), ("look", "fp16")]
 )
@@ -349,8 +350,10 @@ def test_other_outputs_live_in_one_buffer_and_what_was_fetched_does_not(opened):
     assert small.data_ptr() == large.data_ptr()
     assert small.shape == (2, 9)
     np.testing.assert_array_equal(fetched, before)
-    assert fetched.flags.owndata or fetched.base is not None
-    fetched[...] = 0  # the caller's own, so this changes nothing of ours
+    again = [runtime.fetch(small) for _ in range(2)]
+    assert not np.shares_memory(*again)
+    again[0][...] = 0  # the caller's own
+    assert np.abs(again[1]).max() > 0
     assert np.abs(runtime.fetch(small)).max() > 0
 
 
@@ -428,7 +431,7 @@ def test_torch_running_out_of_memory_is_one_sentence(opened, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory\nand much more")
 
     monkeypatch.setattr(tensorrt_runtime.torch, "empty", fail)
-    with pytest.raises(PredictorError, match=r"^the GPU's memory does not suffice for 'encode' with 1 views; lower"):
+    with pytest.raises(PredictorError, match=r"^the GPU's memory does not suffice for 'encode' with 1 view; lower"):
         runtime.run("encode", [value])
 
 

@@ -15,7 +15,7 @@ from tiny_model import tiny_model  # noqa: E402
 from da3_ros import config as configuration  # noqa: E402
 from da3_ros.config import Config  # noqa: E402
 from da3_ros.errors import ModelError, PredictorError  # noqa: E402
-from da3_ros.model import camera_code  # noqa: E402
+from da3_ros.model import camera_code, confidence  # noqa: E402
 from da3_ros.model.checkpoint import load  # noqa: E402
 from da3_ros.model.preprocess import Preprocessor  # noqa: E402
 from da3_ros.predictors import open_predictor  # noqa: E402
@@ -64,11 +64,12 @@ def test_it_says_what_the_network_says(folder, frames):
     out = opened(folder).predict(window(frames[:5], (1, 4)))
     right = whole(folder, frames[:5])
     assert out.depth.shape == out.confidence.shape == (5, 56, 84)
+    excess = right.depth_confidence.numpy() - 1
+    middle = max(np.median(excess[[1, 4]]), 0.05)
     for view in range(5):
         if view in (1, 4):
             assert np.allclose(out.depth[view], right.depth[view], rtol=1e-4)
-            logit = np.log(right.depth_confidence[view].numpy() - 1)
-            assert np.allclose(out.confidence[view], 1 / (1 + np.exp(-logit)), atol=1e-4)
+            assert np.allclose(out.confidence[view], excess[view] / (excess[view] + middle), atol=1e-4)
         else:
             assert np.isnan(out.depth[view]).all()
             assert (out.confidence[view] == 0).all()
@@ -78,6 +79,23 @@ def test_it_says_what_the_network_says(folder, frames):
     assert out.scale_sigma is None
     assert out.T_window_cam is None
     assert out.tokens.shape[:2] == (5, 1)
+
+
+@pytest.mark.parametrize("level", [0.06, 1.0, 40.0])
+def test_confidence_is_relative_to_the_window(level):
+    rng = np.random.default_rng(3)
+    raw = (1 + level * np.exp(rng.standard_normal((2, 30, 40)))).astype(np.float32)
+    raw[0, 0, 0], raw[0, 0, 1], raw[0, 0, 2] = np.nan, np.inf, 0.5
+    found = confidence.of_depth(raw)
+    assert np.median(found) == pytest.approx(0.5, abs=0.02)
+    assert ((found >= 0) & (found < 1)).all()
+    assert (found[0, 0, :3] == 0).all()
+    order = np.argsort(raw[1], axis=None)
+    assert (np.diff(found[1].ravel()[order]) >= 0).all(), "the order stays"
+
+
+def test_a_faint_window_has_little_confidence():
+    assert (confidence.of_depth(np.full((1, 4, 4), 1.005, np.float32)) < 0.1).all()
 
 
 def test_the_camera_head_gives_poses_instead(folder, frames):

@@ -118,11 +118,12 @@ class TensorRTRuntime:
     def run(self, stage: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Runtime``; the class says how long outputs hold."""
         engine, views = self._engines[stage], len(values[0])
-        with self._doing(f"'{stage}' with {views} views"):
+        what = f"'{stage}' with {views} view{'s' if views > 1 else ''}"
+        with self._doing(what):
             self._log.forget()
             context = engine.context(engine.profile(views), self._handle, self._context)
             if context is None:
-                raise self._no_memory(f"'{stage}' with {views} views ({self._log.first})")
+                raise self._no_memory(f"{what} ({self._log.first})")
             inputs = []  # held until the stage is on the stream
             for name, value in zip(engine.inputs, values, strict=True):
                 value = value.to(engine.dtypes[name]).contiguous()

@@ -14,7 +14,7 @@ from da3_ros.geometry import rays as ray_geometry
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.model import camera_code, nested
-from da3_ros.model.confidence import as_probability
+from da3_ros.model import confidence as confidences
 from da3_ros.model.preprocess import Preprocessor
 from da3_ros.types import FloatArray, ImageArray
 
@@ -106,7 +106,7 @@ def _window(
         depth=np.where(usable, depth, np.nan).astype(np.float32),
         unit=WINDOW_UNITS,
         reference=out.reference,
-        confidence=np.where(usable, as_probability(raw), 0).astype(np.float32),
+        confidence=np.where(usable, confidences.of_depth(raw), 0).astype(np.float32),
         depth_confidence_raw=raw,
         rays=rays,
         ray_confidence_raw=ray_raw,
@@ -120,7 +120,7 @@ def _cameras_from_rays(
     rays: FloatArray, raw: FloatArray, size: tuple[int, int], known: Sequence[Pinhole | None]
 ) -> tuple[Array, Array, tuple[str, ...]]:
     T, K, notes = np.full((len(rays), 4, 4), np.nan), np.full((len(rays), 3, 3), np.nan), []
-    for i, (view, weights, camera) in enumerate(zip(rays, as_probability(raw), known, strict=True)):
+    for i, (view, weights, camera) in enumerate(zip(rays, confidences.of_rays(raw), known, strict=True)):
         try:
             fit = ray_geometry.camera_from_rays(view, weights, size, camera)
         except ValueError as error:

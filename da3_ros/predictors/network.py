@@ -14,7 +14,7 @@ from da3_ros.engine.loader import Loader, open_loader, silent
 from da3_ros.engine.staged import StagedNetwork, StagedOutput
 from da3_ros.errors import ModelError, PredictorError
 from da3_ros.model import camera_code
-from da3_ros.model.confidence import as_probability
+from da3_ros.model import confidence as confidences
 from da3_ros.model.preprocess import Preprocessor, network_size
 from da3_ros.predictors.metric import MetricScale
 from da3_ros.types import Engine, Frame, Prediction, Rays, Tell, Window
@@ -119,10 +119,12 @@ class NetworkPredictor:
         width, height = self._size
         depth = np.full((len(window.frames), height, width), np.nan, np.float32)
         confidence = np.zeros_like(depth)
-        for view, (metres, raw) in out.depth.items():
-            usable = np.isfinite(metres) & (metres > 0) & np.isfinite(raw)
-            depth[view] = np.where(usable, metres, np.nan)
-            confidence[view] = np.where(usable, as_probability(raw), 0)
+        asked = list(out.depth)
+        if asked:
+            found, raw = (np.stack([out.depth[view][k] for view in asked]) for k in (0, 1))
+            usable = np.isfinite(found) & (found > 0) & np.isfinite(raw)
+            depth[asked] = np.where(usable, found, np.nan)
+            confidence[asked] = np.where(usable, confidences.of_depth(raw), 0)
         tokens = out.descriptors[:, None, :]
         if self._config.network.pose == "head":
             cameras = camera_code.decode(out.cameras, width, height)
@@ -137,8 +139,7 @@ class NetworkPredictor:
                 tokens=tokens,
             )
         maps, raw = (np.stack([out.rays[i][k] for i in range(len(window.frames))]) for k in (0, 1))
-        usable = np.isfinite(maps).all(axis=-1) & np.isfinite(raw)
-        rays = Rays(maps, np.where(usable, as_probability(raw), 0).astype(np.float32))
+        rays = Rays(maps, np.where(np.isfinite(maps).all(axis=-1), confidences.of_rays(raw), 0).astype(np.float32))
         return Prediction(window, depth, confidence, rays=rays, tokens=tokens)
 
     def _open(self, name: str) -> Loader:
