@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import da3_ros  # noqa: F401  (before NumPy: it sets the number of OpenBLAS threads)
 
 # Several processes share the cores, and ROS 2 talks to this machine only, whoever starts pytest.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 # The simulated predictor without noise, but for the scale of each window.
