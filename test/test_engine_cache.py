@@ -178,3 +178,13 @@ def test_hits_and_misses_are_counted():
     assert (cache.hits, cache.misses, cache.size) == (2, 1, 12)
     cache.trim(needed=0)
     assert (cache.size, len(cache)) == (0, 0)
+
+
+def test_the_budget_holds_when_windows_fail():
+    net, working = opened(cache_bytes=100_000)
+    working._stages = {name: stage for name, stage in working._stages.items() if name != "mix"}
+    for start in range(60):
+        with pytest.raises(PredictorError, match="'mix'"):
+            net.predict(range(start, start + 3), [IMAGES[i % len(IMAGES)] for i in range(start, start + 3)])
+    assert net.cache.size <= 100_000
+    assert len(net.cache) < 60

@@ -65,7 +65,7 @@ def test_it_says_what_the_network_says(folder, frames):
     right = whole(folder, frames[:5])
     assert out.depth.shape == out.confidence.shape == (5, 56, 84)
     excess = right.depth_confidence.numpy() - 1
-    middle = max(np.median(excess[[1, 4]]), 0.05)
+    middle = max(np.median(excess[[1, 4]]), 0.25)
     for view in range(5):
         if view in (1, 4):
             assert np.allclose(out.depth[view], right.depth[view], rtol=1e-4)
@@ -81,7 +81,7 @@ def test_it_says_what_the_network_says(folder, frames):
     assert out.tokens.shape[:2] == (5, 1)
 
 
-@pytest.mark.parametrize("level", [0.06, 1.0, 40.0])
+@pytest.mark.parametrize("level", [0.3, 1.0, 40.0])
 def test_confidence_is_relative_to_the_window(level):
     rng = np.random.default_rng(3)
     raw = (1 + level * np.exp(rng.standard_normal((2, 30, 40)))).astype(np.float32)
@@ -95,7 +95,15 @@ def test_confidence_is_relative_to_the_window(level):
 
 
 def test_a_faint_window_has_little_confidence():
-    assert (confidence.of_depth(np.full((1, 4, 4), 1.005, np.float32)) < 0.1).all()
+    assert (confidence.of_depth(np.full((1, 4, 4), 1.05, np.float32)) < 0.2).all()
+
+
+def test_what_is_not_finite_does_not_make_the_rest_look_sure():
+    raw = np.full((1, 10, 10), 5.0, np.float32)
+    raw[0, :7] = np.nan
+    found = confidence.of_depth(raw)
+    assert (found[0, :7] == 0).all()
+    assert np.allclose(found[0, 7:], 0.5)
 
 
 def test_the_camera_head_gives_poses_instead(folder, frames):
@@ -187,6 +195,29 @@ def test_an_image_says_how_long_its_metres_last(folder, metric_folder, frames):
     assert known.any()
     assert np.ptp(ratio[known]) < 1e-4 * ratio[known].mean(), "one scale for the whole window"
     assert np.allclose(claims[0].rays.rays[..., 3:], plain.rays.rays[..., 3:] * ratio[known].mean(), rtol=1e-3)
+
+
+def test_a_second_look_at_a_view_claims_its_metres_again(folder, metric_folder, frames):
+    """A scale break is looked at again over fewer views: without a claim nothing could confirm it."""
+    predictor = opened(folder, metric__model=str(metric_folder), metric__interval_s=10.0)
+    assert predictor.predict(window(frames[:4])).scale_sigma is not None
+    again = predictor.predict(window(frames[2:4]))
+    assert again.scale_sigma is not None
+    fresh = opened(folder, metric__model=str(metric_folder)).predict(window(frames[2:4]))
+    assert np.allclose(again.depth[-1], fresh.depth[-1], rtol=1e-5, equal_nan=True)
+    assert predictor.predict(window(frames[2:5])).scale_sigma is None
+
+
+def test_sky_stays_away_in_later_windows(folder, tmp_path, frames):
+    """The metric network here sees sky wherever its head is positive, which with random weights is about half."""
+    predictor = opened(folder, metric__model=str(tiny_model(tmp_path / "m", mono=True)), metric__interval_s=10.0)
+    first = predictor.predict(window(frames[:2], (0, 1)))
+    hidden = np.isnan(first.depth[1])
+    assert 0 < hidden.mean() < 1
+    later = predictor.predict(window(frames[1:4], (0, 1, 2)))
+    assert np.array_equal(np.isnan(later.depth[0]), hidden)
+    assert (later.confidence[0][hidden] == 0).all()
+    assert np.isfinite(later.depth[2]).all(), "a view that was never looked at has no sky"
 
 
 def test_without_calibration_there_are_no_metres(folder, metric_folder, frames):

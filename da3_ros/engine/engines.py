@@ -22,6 +22,7 @@ GRAPHS_FROM = "graphs from"  # what is told about an entry: key of the graphs, w
 _SUFFIX = ".engine"
 _TIMINGS = "timing"
 _STEPS = (1, 4)  # views for which an engine is made fast, besides the most
+_MOST = (4, 8, 16, 32, 64)  # views that engines are made for: one set serves windows of many sizes
 _JUST_IN_TIME = "tensorrt_rtx"  # compiles for the GPU at hand when an engine is loaded: one engine fits all of a kind
 
 
@@ -74,6 +75,7 @@ def open_engines(store: Store, graphs: Graphs, target: Target, views: int, *, bu
     """
     module = library(target.runtime)
     about = graphs.entry.fields
+    views = next((most for most in _MOST if views <= most), views) if views > 1 else views
     fields = {
         "kind": "engines",
         "network": about["network"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,14 @@ from da3_ros.engine.store import Entry, Store, digest_of
 from da3_ros.errors import EngineError, MissingDependencyError
 from da3_ros.model.folder import ModelFolder
 from da3_ros.model.layout import Part
+from da3_ros.model.presets import Preset
 from da3_ros.types import Tell
 
 # ONNX Runtime has a fast kernel for the Attention operator of opset 23; TensorRT wants plain operators and fuses them.
 OPSET_ATTENTION, OPSET_PLAIN = 23, 18
 
 _SUFFIX = ".onnx"
-_EXPORTER = "1"  # goes up whenever the same network gives other graphs
+_EXPORTER = "2"  # goes up whenever the same network gives other graphs
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -79,6 +82,7 @@ def open_graphs(
         "network": part.preset.name,
         "weights": weights_digest(folder),
         "prefix": part.prefix,
+        "sizes": _sizes_digest(part.preset),
         "size": "x".join(map(str, size)),
         "precision": precision,
         "opset": str(opset),
@@ -103,6 +107,12 @@ def open_graphs(
         return write_graphs(place, folder, part, size, precision=precision, opset=opset, tell=tell)
 
     return Graphs(store.make(fields, write, tell, what=what))
+
+
+def _sizes_digest(preset: Preset) -> str:
+    """Of everything that makes the network: with sizes of one's own, the same weights can be another network."""
+    sizes = {name: value for name, value in asdict(preset).items() if name not in ("repository", "revision")}
+    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def weights_digest(folder: ModelFolder) -> str:

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from da3_ros.engine import self_test
+from da3_ros.engine import parity, self_test
 from da3_ros.engine.choice import Choice, choose, library
 from da3_ros.engine.engines import Engines, Target, open_engines
 from da3_ros.engine.gpu import Gpu, find_gpu
@@ -16,7 +16,7 @@ from da3_ros.engine.onnx_runtime import OnnxRuntime
 from da3_ros.engine.runtime import Host, Runtime
 from da3_ros.engine.staged import StagedNetwork
 from da3_ros.engine.store import Entry, Store
-from da3_ros.errors import ModelError
+from da3_ros.errors import EngineError, ModelError
 from da3_ros.model import hub
 from da3_ros.model.folder import ModelFolder, open_folder
 from da3_ros.model.layout import Part
@@ -24,8 +24,6 @@ from da3_ros.types import Tell
 
 if TYPE_CHECKING:
     from da3_ros.model.checkpoint import Model
-
-_LEAST_VIEWS = 2  # the self-test has two
 
 
 def silent(what: str, share: float | None) -> None:
@@ -141,15 +139,27 @@ class Loader:
         graphs = self._graphs(part, size)
         precision = self.choice.precision
         if self.choice.compiled:
-            engines = self._engines(graphs, views)
-            self.tell("loading engines", None)
-            runtime = engine_runtime(engines, self.choice.runtime, precision)
+            engines, runtime = self._loaded(graphs, views)
             self._self_test(runtime, graphs, engines.entry, find_gpu())
             return runtime, graphs.cameras()
         self.tell(f"loading {part.preset.name}", None)
         runtime = graph_runtime(graphs, self.choice.device, precision, threads=self.threads)
         self._self_test(runtime, graphs, graphs.entry, find_gpu() if self.choice.device == "cuda" else None)
         return runtime, graphs.cameras()
+
+    def _loaded(self, graphs: Graphs, views: int) -> tuple[Engines, Runtime]:
+        """Engines that load: whole files that the library does not take, of whatever reason, are made anew once."""
+        engines = self._engines(graphs, views)
+        self.tell("loading engines", None)
+        try:
+            return engines, engine_runtime(engines, self.choice.runtime, self.choice.precision)
+        except EngineError as error:
+            if not self.build:
+                raise
+            self.tell(f"{error}: making them anew", None)
+        self.store.remove(engines.entry.key)
+        engines = self._engines(graphs, views)
+        return engines, engine_runtime(engines, self.choice.runtime, self.choice.precision)
 
     def _graphs(self, part: Part, size: tuple[int, int]) -> Graphs:
         return open_graphs(
@@ -168,7 +178,7 @@ class Loader:
             gpu = find_gpu()
             assert gpu is not None, "the choice has seen one"
             target = Target.of(self.choice.runtime, gpu)
-        return open_engines(self.store, graphs, target, max(views, _LEAST_VIEWS), build=self.build, tell=self.tell)
+        return open_engines(self.store, graphs, target, views, build=self.build, tell=self.tell)
 
     def _torch(self, part: Part, size: tuple[int, int]) -> tuple[Runtime, Host | None]:
         import torch
@@ -199,7 +209,8 @@ class Loader:
             return
         try:
             self.tell("comparing with the network", None)
-            self_test.run(runtime, graphs, entry, precision=self.choice.precision, where=where)
+            most = int(entry.fields.get("views", parity.WINDOWS[-1]))
+            self_test.run(runtime, graphs, entry, precision=self.choice.precision, where=where, most=most)
         except BaseException:
             runtime.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Mapping
 
 from da3_ros.engine import parity
@@ -17,8 +18,9 @@ _NOTE = "self_tests"
 
 
 def label(runtime: Runtime, version: str, gpu: Gpu | None) -> str:
-    """What a self-test holds for: another library, GPU or driver is tested anew."""
-    return f"{runtime.name} {version}" + (f" {gpu.name} {gpu.driver}" if gpu is not None else "")
+    """What a self-test holds for: another library, GPU, driver or kind of processor is tested anew."""
+    where = f" {gpu.name} {gpu.driver}" if gpu is not None else ""
+    return f"{runtime.name} {version} {platform.machine()}{where}"
 
 
 def passed(entry: Entry) -> Mapping[str, Mapping[str, float]]:
@@ -27,14 +29,16 @@ def passed(entry: Entry) -> Mapping[str, Mapping[str, float]]:
     return {name: differences for name, differences in tests.items() if isinstance(differences, dict)}
 
 
-def run(runtime: Runtime, graphs: Graphs, entry: Entry, *, precision: str, where: str) -> Parity:
-    """Compare a runtime, opened from an entry, with the network.
+def run(
+    runtime: Runtime, graphs: Graphs, entry: Entry, *, precision: str, where: str, most: int = parity.WINDOWS[-1]
+) -> Parity:
+    """Compare a runtime, opened from an entry, with the network, in windows of at most so many views.
 
     Raises:
         EngineError: it says something else; what the entry is remembered to have passed is forgotten.
         PredictorError: it cannot run.
     """
-    found = parity.compare(runtime, graphs.self_test(), graphs.cameras())
+    found = parity.compare(runtime, graphs.self_test(), graphs.cameras(), most)
     others = {name: dict(differences) for name, differences in passed(entry).items() if name != where}
     try:
         found.require(precision, where)

@@ -64,6 +64,19 @@ class StagedNetwork:
         Raises:
             PredictorError: the runtime failed.
         """
+        try:
+            return self._predict(keys, images, reference, depth_views, ray_views)
+        finally:  # a window that fails must not leave its frames behind
+            self.cache.trim(len(keys))
+
+    def _predict(
+        self,
+        keys: Sequence[Hashable],
+        images: Sequence[Host | None],
+        reference: str,
+        depth_views: Sequence[int],
+        ray_views: Sequence[int],
+    ) -> StagedOutput:
         frames = [self._encoded(key, image) for key, image in zip(keys, images, strict=True)]
         choosers = np.stack([frame.chooser for frame in frames])
         first = choose_reference(choosers, reference)
@@ -79,7 +92,6 @@ class StagedNetwork:
             dense["depth"] |= self._dense("depth", levels, views, depth_views)
             dense["rays"] |= self._dense("rays", levels, views, ray_views)
         (cameras,) = self._runtime.run("camera", [feature])
-        self.cache.trim(len(frames))
         return StagedOutput(
             reference=first,
             depth=dense["depth"],

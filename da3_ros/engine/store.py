@@ -111,7 +111,7 @@ class Store:
             EngineError: there is one, and it is damaged or does not belong there.
         """
         folder = self.folder / key_of(fields)
-        if not folder.is_dir():
+        if not _is_folder(folder):
             return None
         entry = read_entry(folder)
         entry.check()
@@ -216,7 +216,7 @@ class Store:
         if folder.parent != self.folder or folder.name != key or not _is_ours(folder):
             raise EngineError(missing)
         with self._locked(key, tell or (lambda *_: None), key):
-            if not folder.is_dir():
+            if not _is_folder(folder):
                 raise EngineError(missing)  # another process was faster
             freed = _size(folder) + self._drop_leftovers(key)
             condemned = self.folder / f".{key}.{os.getpid()}"  # gone at once; swept up later if we are killed
@@ -230,7 +230,7 @@ class Store:
 
     def _listed(self) -> list[Path]:
         try:
-            return [path for path in sorted(self.folder.iterdir()) if path.is_dir()]
+            return [path for path in sorted(self.folder.iterdir()) if _is_folder(path)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -242,7 +242,7 @@ class Store:
         """What a process that was killed has left of an entry; the caller holds the lock.  Returns the bytes."""
         freed = 0
         for left in self.folder.glob(f".{key}.*"):
-            if left.is_dir():
+            if _is_folder(left):
                 freed += _size(left)
                 shutil.rmtree(left, ignore_errors=True)
         return freed
@@ -360,7 +360,7 @@ def digest_of(path: Path) -> str:
 def _is_ours(folder: Path) -> bool:
     """By its name or its side-car; anything else in the folder that DA3_CACHE names is not ours to judge or remove."""
     named = _KEY.fullmatch(folder.name) is not None
-    return folder.is_dir() and not folder.name.startswith(".") and (named or (folder / _SIDE_CAR).is_file())
+    return _is_folder(folder) and not folder.name.startswith(".") and (named or (folder / _SIDE_CAR).is_file())
 
 
 def _size(folder: Path) -> int:
@@ -377,3 +377,17 @@ def _same_file(handle: int, path: Path) -> bool:
 
 def _remedy(key: str) -> str:
     return f"remove it with 'da3 engine clean {key}'"
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder.
+
+    Raises:
+        EngineError: that cannot be told, as a folder above it may not be entered.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise EngineError(
+            f"cannot look into {path.parent}: {reason(error)}; let DA3_CACHE name another folder"
+        ) from error

@@ -13,7 +13,7 @@ from da3_ros.engine.tensorrt_log import Complaints, named
 from da3_ros.errors import EngineError, PredictorError
 from da3_ros.files import reason
 
-_REMEDY = "build it anew with 'da3 engine build'"
+_REMEDY = "remove its entry with 'da3 engine clean' and build it anew"
 
 
 class Engine:

@@ -117,6 +117,10 @@ class TensorRTRuntime:
 
     def run(self, stage: str, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Runtime``; the class says how long outputs hold."""
+        if stage not in self._engines:
+            raise PredictorError(
+                f"{self._library} has no '{stage}' here: it is closed, or the network is of another kind"
+            )
         engine, views = self._engines[stage], len(values[0])
         what = f"'{stage}' with {views} view{'s' if views > 1 else ''}"
         with self._doing(what):

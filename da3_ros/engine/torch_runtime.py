@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,23 +26,28 @@ class TorchRuntime:
         self.name = f"torch {device} {precision}"
         self._device = torch.device(device)
         self._autocast = precision == "bf16"
-        self._stages = {name: stage.to(self._device) for name, stage in stages(network, grid).items()}
+        with _doing("loading"):
+            self._stages = {name: stage.to(self._device) for name, stage in stages(network, grid).items()}
 
     def upload(self, array: Host) -> Tensor:
         """See ``Runtime``."""
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
+        with _doing("uploading"):
+            return torch.from_numpy(array).to(self._device, non_blocking=True)
 
     def fetch(self, value: Tensor) -> Host:
         """See ``Runtime``."""
-        return np.asarray(value.float().cpu())
+        with _doing("fetching"):  # where what went wrong on a GPU earlier comes out
+            return np.asarray(value.float().cpu())
 
     def join(self, values: Sequence[Tensor]) -> Tensor:
         """See ``Runtime``."""
-        return torch.cat(list(values)) if len(values) > 1 else values[0]
+        with _doing("joining views"):
+            return torch.cat(list(values)) if len(values) > 1 else values[0]
 
     def pick(self, value: Tensor, views: Sequence[int]) -> Tensor:
         """See ``Runtime``."""
-        return value if list(views) == list(range(len(value))) else value[list(views)]
+        with _doing("picking views"):
+            return value if list(views) == list(range(len(value))) else value[list(views)]
 
     def size(self, value: Tensor) -> int:
         """See ``Runtime``."""
@@ -54,14 +60,21 @@ class TorchRuntime:
         if len(values) != len(INPUTS[stage]):
             raise PredictorError(f"torch could not run '{stage}': it takes {len(INPUTS[stage])} values")
         mixed = self._autocast and stage in ("encode", "enter", "mix", "look")
-        try:
-            with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
-                out = self._stages[stage](*(value if mixed else value.float() for value in values))
-        except (RuntimeError, ValueError, IndexError) as error:  # out of memory is the first, wrong shapes any of them
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PredictorError(f"torch could not run '{stage}': {first}") from error
+        on_device = torch.autocast(self._device.type, torch.bfloat16, enabled=mixed)
+        with _doing(f"running '{stage}'"), torch.inference_mode(), on_device:
+            out = self._stages[stage](*(value if mixed else value.float() for value in values))
         return (out,) if isinstance(out, Tensor) else tuple(out)
 
     def close(self) -> None:
         """See ``Runtime``."""
         self._stages = {}
+
+
+@contextlib.contextmanager
+def _doing(what: str) -> Iterator[None]:
+    """Within, torch's failures are ours: out of memory is a RuntimeError, wrong shapes are any of these."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PredictorError(f"torch failed at {what}: {first}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from da3_ros.engine import self_test
+from da3_ros.engine import parity, self_test
 from da3_ros.engine.choice import library
 from da3_ros.engine.engines import GRAPHS_FROM, Engines
 from da3_ros.engine.gpu import Gpu, find_gpu
@@ -44,7 +44,8 @@ def verify(store: Store, entry: Entry) -> Verdict:
         precision = entry.fields["precision"]
         where = self_test.label(runtime, version, gpu)
         try:
-            found = self_test.run(runtime, graphs, entry, precision=precision, where=where)
+            most = int(entry.fields.get("views", parity.WINDOWS[-1]))
+            found = self_test.run(runtime, graphs, entry, precision=precision, where=where, most=most)
         finally:
             runtime.close()
     except _NotHereError as reason:

@@ -7,18 +7,19 @@ import numpy as np
 from da3_ros.types import FloatArray
 
 _BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
-_FAINT = 0.05  # the released code never shows a point below 1.05, whatever the others have
+_FAINT = 0.25  # a window whose median lies less than this above 1 has less than 0.5 there
 
 
 def of_depth(raw: FloatArray) -> FloatArray:
     """Confidence (N, H, W) of depth, 1 and above, in [0, 1), relative to the window: its median pixel has 0.5.
 
     What the network's numbers mean from scene to scene is not calibrated, and the released code only ever compares them
-    with each other (percentiles, medians), but for a floor below which a whole window is faint.  Values that are not
-    finite give 0.
+    with each other (percentiles, medians).  So these do not compare across windows, but for a floor below which a whole
+    window is faint.  Values that are not finite give 0 and have no say.
     """
-    excess = np.where(np.isfinite(raw), np.maximum(raw, 1) - 1, 0).astype(np.float32)
-    unit = max(float(np.median(excess)), _FAINT) if excess.size else _FAINT
+    finite = np.isfinite(raw)
+    excess = np.where(finite, np.maximum(raw, 1) - 1, 0).astype(np.float32)
+    unit = max(float(np.median(excess[finite])), _FAINT) if finite.any() else _FAINT
     return np.clip(excess / (excess + np.float32(unit)), 0, _BELOW_ONE).astype(np.float32)
 
 

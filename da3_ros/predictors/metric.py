@@ -7,10 +7,12 @@ gets wrong have no say in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from da3_ros.config import MetricConfig
 from da3_ros.engine.loader import Loader
@@ -23,6 +25,7 @@ from da3_ros.types import FloatArray, Prediction, Rays
 _MIN_CONFIDENCE = 0.3
 _CELL = 8  # px: errors of depth are correlated over patches of about this size
 _FEWEST = 100  # pixels
+_SKIES = 64  # views whose sky is remembered: more than a window ever holds
 
 
 class MetricScale:
@@ -33,6 +36,8 @@ class MetricScale:
         self._loader, self._config = loader, config
         self._looker: Looker | None = None
         self._looked_ns: int | None = None
+        self._last: tuple[Hashable, FloatArray, FloatArray] | None = None  # view, what it looked like
+        self._skies: OrderedDict[Hashable, NDArray[np.bool_]] = OrderedDict()  # of views that were looked at
 
     def prepare(self, size: tuple[int, int]) -> None:
         """Open the network at an image size (width, height).
@@ -43,30 +48,52 @@ class MetricScale:
         self.close()
         self._looker = self._loader.looker(size)
 
-    def applied(self, prediction: Prediction, image: Callable[[], FloatArray]) -> Prediction:
-        """The prediction in metres where its newest view was looked at and gave a scale; else as it is.
+    def applied(self, prediction: Prediction, keys: Sequence[Hashable], image: Callable[[], FloatArray]) -> Prediction:
+        """The prediction in metres where its newest view was looked at and gave a scale; else in its units.
+
+        A view that was looked at claims its metres again when it comes again as the newest, as in a second look at a
+        scale break, and has no depth in its sky in any later window.
 
         Args:
             prediction: of a window, in its own units.
+            keys: per view what tells it apart.
             image: gives the newest view as the network takes it, (1, 3, H, W).
 
         Raises:
             PredictorError: the network failed.
         """
         newest = prediction.window.frames[-1]
-        since_ns = None if self._looked_ns is None else newest.stamp_ns - self._looked_ns
-        if newest.camera is None or (since_ns is not None and 0 <= since_ns < self._config.interval_s * 1e9):
-            return prediction  # metres need the focal length
-        assert self._looker is not None, "prepare comes first"
-        self._looked_ns = newest.stamp_ns
-        raw, sky = self._looker.look(image())
-        return scaled_to_metres(prediction, raw, sky, newest.camera, self._config.sigma)
+        if newest.camera is None:  # metres need the focal length
+            return self._without_sky(prediction, keys)
+        if self._last is None or self._last[0] != keys[-1]:
+            since_ns = None if self._looked_ns is None else newest.stamp_ns - self._looked_ns
+            if since_ns is not None and 0 <= since_ns < self._config.interval_s * 1e9:
+                return self._without_sky(prediction, keys)
+            assert self._looker is not None, "prepare comes first"
+            self._looked_ns = newest.stamp_ns
+            self._last = (keys[-1], *self._looker.look(image()))
+            self._skies[keys[-1]] = is_sky(self._last[2])
+            while len(self._skies) > _SKIES:
+                self._skies.popitem(last=False)
+        _, raw, sky = self._last
+        return scaled_to_metres(self._without_sky(prediction, keys), raw, sky, newest.camera, self._config.sigma)
 
     def close(self) -> None:
         """Free the network."""
         if self._looker is not None:
             self._looker.close()
             self._looker = None
+        self._last = None  # of another size
+        self._skies.clear()
+
+    def _without_sky(self, prediction: Prediction, keys: Sequence[Hashable]) -> Prediction:
+        known = [(i, self._skies[key]) for i, key in enumerate(keys) if key in self._skies]
+        if not any(sky.any() for _, sky in known):
+            return prediction
+        depth, confidence = prediction.depth.copy(), prediction.confidence.copy()
+        for i, sky in known:
+            depth[i][sky], confidence[i][sky] = np.nan, 0
+        return replace(prediction, depth=depth, confidence=confidence)
 
 
 def scaled_to_metres(

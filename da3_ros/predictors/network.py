@@ -69,11 +69,11 @@ class NetworkPredictor:
             return
         network, window = self._config.network, self._config.window
         size = network_size(network.size, width, height, on_gpu=self._loader.choice.device == "cuda")
-        require_fit(self._loader.folder.parts[0].preset, size, window.size, self._loader.choice)
         if self._staged is not None:
             self._staged.close()
             # Forgotten before anything that can fail or be given up: what is left must not pass for what is wanted.
             self._staged, self._frame_size = None, (0, 0)
+        require_fit(self._loader.folder.parts[0].preset, size, window.size, self._loader.choice)
         self._staged = self._loader.window(size, window.size)
         if self._metric is not None:
             self._metric.prepare(size)
@@ -105,7 +105,7 @@ class NetworkPredictor:
         if self._metric is None:
             return prediction
         newest = window.frames[-1]
-        return self._metric.applied(prediction, lambda: self._preprocessor.frame(newest.image)[None])
+        return self._metric.applied(prediction, keys, lambda: self._preprocessor.frame(newest.image)[None])
 
     def close(self) -> None:
         """Free the networks."""

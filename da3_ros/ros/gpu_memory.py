@@ -9,9 +9,9 @@ from da3_ros.types import Engine
 
 
 def gpu_memory_mb(engine: Engine | None) -> float:
-    """MB that torch has reserved there, in which its own networks and compiled engines live; NaN where nothing tells.
+    """MB that torch has reserved there; NaN where nothing tells.
 
-    ONNX Runtime keeps memory of its own and does not say how much.
+    What compiled engines hold for themselves (weights, contexts) is not in it; ONNX Runtime does not say what it has.
     """
     torch = sys.modules.get("torch")  # where it matters the predictor has loaded it
     if engine is None or engine.device != "cuda" or engine.runtime == "onnxruntime" or torch is None:

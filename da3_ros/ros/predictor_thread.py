@@ -61,6 +61,7 @@ class PredictorThread(threading.Thread):
         self._lock = threading.Lock()
         self._wanted: _Size | None = None
         self._preparing: _Size | None = None
+        self._given_up = False  # the preparation under way was told to end
         self._stopping = self._needs_size = False
         self.opened = threading.Event()  # set once the predictor is there or could not be opened
         self.ready = threading.Event()  # set while it is ready for the size that is wanted
@@ -121,6 +122,7 @@ class PredictorThread(threading.Thread):
         assert self.predictor is not None
         with self._lock:
             size = self._preparing = self._wanted
+            self._given_up = False
         if size is None or self.ready.is_set() or self.error is not None:
             return
         self.loading = Loading.begun("preparing the network")
@@ -142,10 +144,13 @@ class PredictorThread(threading.Thread):
             prediction, error = self.predictor.predict(window), None
         except PredictorError as failure:
             prediction, error = None, failure
+        except Da3Error as failure:  # of another size of image, opened on the way
+            prediction, error = None, PredictorError(str(failure))
         return Finished(session, window, prediction, error, time.monotonic() - begin)
 
     def _tell(self, what: str, share: float | None) -> None:
         if self._abandoned():
+            self._given_up = True
             raise _AbandonedError(f"given up: {what}")
         loading = self.loading or Loading.begun(what)
         self.loading = loading.advanced(what, share)
@@ -158,7 +163,8 @@ class PredictorThread(threading.Thread):
 
     def _fail(self, error: Da3Error) -> None:
         """Note an error, unless it comes of being given up: compilers wrap what stops them into errors of their own."""
-        if not self._abandoned():
+        # By now the size that was given up may be wanted again: its own job follows.
+        if not self._given_up and not self._abandoned():
             self.error = error
         self._loaded()
 
