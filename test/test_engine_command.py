@@ -93,7 +93,7 @@ def test_build_makes_it_and_tries_it(building):
     assert re.search(r"^graphs of da3metric-tiny at 56x42, fp32: \d\.\d MB, made in \d+\.\d s$", out, re.MULTILINE)
     assert f"  {folder / key}\n" in out
     assert re.search(
-        r"^self-test of da3metric-tiny: passed on onnxruntime cpu fp32 \S+ \(differs by", out, re.MULTILINE
+        r"^self-test of da3metric-tiny: passed on onnxruntime cpu fp32 \S+ \S+ \(differs by", out, re.MULTILINE
     )
     (where,) = self_test.passed(read_entry(folder / key))
     assert LABEL.match(where)
@@ -243,7 +243,7 @@ def test_graphs_that_say_something_else_are_found_out(capsys, filled, model, tmp
     key = altered(filled, key)
     assert da3("engine", "verify") == 1
     out = capsys.readouterr().out
-    assert re.search(r"WRONG \w+ graphs of da3metric-tiny: onnxruntime cpu fp32 \S+ gives another depth than", out)
+    assert re.search(r"WRONG \w+ graphs of da3metric-tiny: onnxruntime cpu fp32 \S+ \S+ gives another depth than", out)
     assert not self_test.passed(read_entry(filled.folder / key))  # what it had passed is forgotten
     loader = Loader(open_folder(model), choose("onnxruntime", "cpu"))
     with pytest.raises(EngineError, match="gives another depth than the network does"):
