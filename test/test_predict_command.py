@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from tiny_model import tiny_model  # noqa: E402
 
 from da3_ros.cli import main  # noqa: E402
+from da3_ros.engine import fit  # noqa: E402
 from da3_ros.engine.choice import choose  # noqa: E402
 from da3_ros.engine.fit import require_fit  # noqa: E402
 from da3_ros.errors import PredictorError  # noqa: E402
@@ -137,8 +139,17 @@ def test_mistakes_get_one_sentence(model, images, tmp_path, monkeypatch, capsys,
     assert sentence in told[0]
 
 
-def test_views_beyond_memory_are_refused_with_the_number_that_fits():
+def test_views_beyond_memory_are_refused_with_the_number_that_fits(monkeypatch):
+    monkeypatch.setattr(fit, "free_bytes", lambda device: 8 << 30)
     choice = choose("torch", "cpu")
-    with pytest.raises(PredictorError, match=r"64 views of 2800x2800 need about .* at most \d+ would fit"):
-        require_fit(PRESETS["da3-large"], (2800, 2800), 64, choice)
+    with pytest.raises(
+        PredictorError, match=r"64 views of 1400x1400 need about .* 8\.0 GiB are free: at most \d+ would"
+    ):
+        require_fit(PRESETS["da3-large"], (1400, 1400), 64, choice)
+    with pytest.raises(PredictorError, match="not even one would fit"):
+        require_fit(PRESETS["da3-large"], (7000, 7000), 64, choice)
     require_fit(PRESETS["da3-small"], (280, 210), 1, choice)
+
+
+def test_what_is_free_is_less_than_what_there_is():
+    assert 0 < fit.free_bytes("cpu") < psutil.virtual_memory().total

@@ -46,6 +46,8 @@ class Pinhole:
 
     def resized(self, width: int, height: int) -> Pinhole:
         """The camera of this image resized to width x height, each axis by its own factor."""
+        if (width, height) == self.size:
+            return self  # to the last bit
         sx, sy = width / self.width, height / self.height
         cx, cy = (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
         return Pinhole(width, height, self.fx * sx, self.fy * sy, cx, cy)
