@@ -386,11 +386,12 @@ def test_joins_and_picks_views(opened):
 
 def test_an_engine_that_cannot_be_read(tmp_path):
     path = tmp_path / "camera.engine"
-    with pytest.raises(EngineError, match=r"camera\.engine cannot be read .*'da3 engine build'"):
+    with pytest.raises(EngineError, match=r"camera\.engine cannot be read .*'da3 engine clean' and build it anew"):
         TensorRTRuntime(stand_in, {"camera": path}, precision="fp32", device="cpu")
     path.write_bytes(b"damaged")
     with pytest.raises(
-        EngineError, match=r"tensorrt_stand_in 0\.0 cannot load .*camera\.engine: magic tag .*'da3 engine build'"
+        EngineError,
+        match=r"tensorrt_stand_in 0\.0 cannot load .*camera\.engine: magic tag .*'da3 engine clean' and build it anew",
     ):
         TensorRTRuntime(stand_in, {"camera": path}, precision="fp32", device="cpu")
 
