@@ -106,7 +106,7 @@ def evaluate_live(
             say(f"playing {bag} at {rate:g}x")
             _play(bag, rate, source.topics.image, remap, context, observer, node, progress)
             say("waiting until the node has finished")
-            _wait(lambda: time.monotonic() - observer.last_event > _QUIET_S, node, DRAIN_S, "did not finish")
+            _wait(lambda: observer.settled(_QUIET_S), node, DRAIN_S, "did not finish")
             notes, keyframes = _collect(observer, out)
             if not config.window.live:  # otherwise every frame is predicted
                 observer.leave_out_inference(keyframes)

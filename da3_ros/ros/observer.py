@@ -24,6 +24,7 @@ from std_msgs.msg import Header
 from da3_ros.errors import Da3Error
 from da3_ros.evaluation.latency import Latency
 from da3_ros.msg import EngineInfo, SlamStatus
+from da3_ros.ros.counters import DROP_CAUSES
 from da3_ros.ros.messages import stamp_ns
 from da3_ros.sources.encodings import decode_depth
 from da3_ros.srv import SaveMap, SaveTrajectory
@@ -32,6 +33,7 @@ from da3_ros.types import FloatArray, WindowRecord
 T = TypeVar("T")
 
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_PATIENCE = 5  # times as long as otherwise for what may be lost
 
 
 @dataclass(slots=True)
@@ -114,6 +116,20 @@ class Observer:
         """Whether the node is active and waits for images."""
         waiting = (SlamStatus.STATE_INIT, SlamStatus.STATE_TRACKING, SlamStatus.STATE_WEAK, SlamStatus.STATE_LOST)
         return self.status is not None and self.status.state in waiting
+
+    def settled(self, quiet_s: float) -> bool:
+        """Whether the node has dealt with every image that went out, and nothing has changed for ``quiet_s``.
+
+        Images may be lost on their way: what does not come is waited for a few times as long, and no longer.
+        """
+        quiet = time.monotonic() - self.last_event
+        status = self.status
+        if status is None:
+            return False
+        dropped = sum(int(getattr(status, f"dropped_{cause}")) for cause in DROP_CAUSES)
+        dealt_with = int(status.frames_accepted) + dropped
+        done = status.frames_received >= len(self._sent) and dealt_with >= status.frames_received
+        return quiet > (quiet_s if done else _PATIENCE * quiet_s)
 
     def save_trajectory(self, path: Path, *, causal: bool, keyframes_only: bool = False, timeout_s: float = 30) -> Any:
         """Call ~/save_trajectory; returns the response.
