@@ -41,7 +41,8 @@ def metrics(record: Record) -> TrajectoryMetrics:
 
 
 def exact(**values: object) -> dict[str, object]:
-    return {**{k.replace(".", "__"): v for k, v in EXACT.items()}, **values}
+    """Predictions without noise, and nothing but them: followed features are never that good."""
+    return {**{k.replace(".", "__"): v for k, v in EXACT.items()}, "refine__enabled": False, **values}
 
 
 def test_exact_predictions_with_random_scale_and_gauge_chain_without_error():
@@ -84,10 +85,18 @@ def test_the_same_input_gives_the_same_bytes():
     assert a.trajectory.T_map_cam.tobytes() != c.trajectory.T_map_cam.tobytes()
 
 
+def test_refinement_halves_the_error_of_chained_windows():
+    values = {"window__live": False, "simulated__metric": False}
+    chained, refined = (metrics(run(world(), refine__enabled=on, **values)) for on in (False, True))
+    assert refined.coverage == 1.0
+    assert refined.ate_sim3_m < 0.5 * chained.ate_sim3_m
+
+
 def test_a_scale_break_is_detected_and_repaired():
     clean, broken = run(world()), run(world(), simulated__break_windows=[20, 40])
-    assert clean.counts["breaks_detected"] == 0
-    assert broken.counts["breaks_detected"] == 2
+    # An honest window may claim a scale beyond three sigma: it gets a second look, as a broken one does.
+    assert clean.counts["breaks_detected"] <= 1
+    assert {w.number for w in broken.windows if w.outcome == "refused"} >= {20, 40}
     assert metrics(broken).ate_sim3_m < 1.5 * metrics(clean).ate_sim3_m + 0.01
 
 
@@ -291,7 +300,7 @@ def test_blind_frames_are_weak_then_lost_and_sight_recovers():
 
 
 def test_the_first_window_is_made_of_the_newest_frame_however_long_the_predictor_loads():
-    config = configuration.updated(Config(), {**EXACT, "simulated.window_log_scale": 0.0})
+    config = configuration.updated(Config(), {**EXACT, "simulated.window_log_scale": 0.0, "refine.enabled": False})
     slam, predictor = Slam(config), open_predictor(config)
     frames = list(world().frames)
     for frame in frames[:30]:

@@ -36,8 +36,8 @@ class Chain:
 
     def place(
         self, new: Sequence[Tracked], T_chain_cam: Array, depths: Sequence[Depth], scale: float, *, weak: bool
-    ) -> list[FusedKeyframe]:
-        """Append keyframes with poses (N, 4, 4) and depths in chain units; returns those that leave the window."""
+    ) -> Sequence[Keyframe]:
+        """Append keyframes with poses (N, 4, 4) and depths in chain units; returns them."""
         for tracked, T, depth in zip(new, T_chain_cam, depths, strict=True):
             index = len(self.keyframes)
             T_map_cam = self.map_pose(T, scale)
@@ -49,6 +49,19 @@ class Chain:
             weak = False  # only the first keyframe lies behind the weak link
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
+        return self.keyframes[-len(new) :]
+
+    def moved(self) -> None:
+        """The active keyframes have moved on the chain: their places in the map follow."""
+        for k in self.active:
+            if k.index:
+                before = self.keyframes[k.index - 1]
+                step = se3.inverse(before.T_chain_cam) @ k.T_chain_cam
+                k.T_map_cam = before.T_map_cam @ scaled(step, k.scale)
+                self.submaps.move(k.submap, k.index, k.T_map_cam)
+
+    def retire(self) -> list[FusedKeyframe]:
+        """Release the keyframes that have left the window."""
         return self._retire(self.active[: -self._overlap])
 
     def retire_all(self) -> list[FusedKeyframe]:

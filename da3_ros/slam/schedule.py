@@ -10,6 +10,7 @@ from da3_ros.config import SeamConfig, WindowConfig
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.keyframe import Keyframe
+from da3_ros.slam.landmarks import Seen
 from da3_ros.slam.window import compose
 from da3_ros.types import Frame, ImageArray, Window
 
@@ -23,10 +24,11 @@ class Tracked:
     frame: Frame
     gray: ImageArray  # at the tracker's size
     T_chain_cam: Array  # (4, 4)
+    seen: Seen  # landmarks that it was tracked by
 
     def moved(self, T_new_old: Array) -> Tracked:
         """The same frame after the chain below it moved."""
-        return Tracked(self.frame, self.gray, se3.normalized(T_new_old @ self.T_chain_cam))
+        return Tracked(self.frame, self.gray, se3.normalized(T_new_old @ self.T_chain_cam), self.seen)
 
 
 class Kind(Enum):

@@ -21,17 +21,20 @@ from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
-from da3_ros.slam.keyframe import is_due
+from da3_ros.slam.keyframe import Keyframe, is_due
+from da3_ros.slam.landmarks import Seen, in_camera
 from da3_ros.slam.poselog import PoseLog, scaled
+from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared
-from da3_ros.slam.tracker import Track, Tracker
+from da3_ros.slam.tracker import Features, Track, Tracker
 from da3_ros.slam.window import View
 from da3_ros.types import (
     DepthMap,
     Estimate,
     Frame,
     FusedKeyframe,
+    ImageArray,
     Integration,
     Prediction,
     Predictor,
@@ -55,6 +58,7 @@ class Slam:
         self._schedule = Schedule(config.window, config.seam)
         self._chain = Chain(config)
         self._junctions = Junctions(config, method or Method(), self._chain)
+        self._refinement = Refinement(config)
         self._intrinsics = Intrinsics()
         self._log = PoseLog()
         self._latest: Tracked | None = None
@@ -76,7 +80,7 @@ class Slam:
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
-        self._latest = Tracked(frame, gray, T_chain_cam)
+        self._latest = Tracked(frame, gray, T_chain_cam, track.seen if track else Seen())
         self._state = self._judge_tracking(track, frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
@@ -124,12 +128,13 @@ class Slam:
         T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
         if request.kind is Kind.LIVE:
             self._junctions.observe_scale(junction, prediction.scale_sigma)
+            self._measure(shared, [], [], junction)
             self._place_live(request, T_chain_cam[-1])
             fused = []
         else:
             scale = self._junctions.extend_scale(junction, prediction.scale_sigma)
             self._junctions.record(request, junction)
-            fused = self._place_keyframes(request, new, T_chain_cam, junction, scale)
+            fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def refuse(self, error: PredictorError) -> None:
@@ -158,6 +163,7 @@ class Slam:
         if self._chain.newest is None:
             return []
         self._tracker.forget()
+        self._refinement.clear()
         self._weak_since = None
         self._schedule.clear()
         self._segment += 1
@@ -267,24 +273,59 @@ class Slam:
         return [Shared(placed[f.id], view.T_win_cam, view.depth) for f, view in zip(frames, views, strict=False)]
 
     def _place_keyframes(
-        self, request: Request, new: Sequence[View], T_chain_cam: Array, junction: Junction, scale: float
+        self,
+        request: Request,
+        shared: Sequence[Shared],
+        new: Sequence[View],
+        T_chain_cam: Array,
+        junction: Junction,
+        scale: float,
     ) -> list[FusedKeyframe]:
         depths = [view.depth_scaled(junction.seam.log_scale) for view in new]
-        before = len(self._chain.keyframes)
-        fused = self._chain.place(request.new, T_chain_cam, depths, scale, weak=junction.weak)
-        for keyframe in self._chain.keyframes[before:]:
+        placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=junction.weak)
+        for keyframe, tracked in zip(placed, request.new, strict=True):
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
+            self._refinement.observe(keyframe, tracked.seen)
         self._log.settle_before(request.new[0].frame.id)
-        depth, config = depths[-1], self._config.seam
-        self._rebase(request, T_chain_cam[-1])
-        self._tracker.set_reference(
-            request.new[-1].gray,
-            depth.camera,
-            depth.log,
-            (depth.confidence >= config.min_confidence) & ~depth.edges(config.edge_ratio),
-            self._T_reference_latest(),
-        )
-        return fused
+        self._measure(shared, placed, new, junction)
+        self._refine(request.new[-1].gray)
+        self._rebase(request, placed[-1].T_chain_cam)
+        self._follow(placed[-1], request.new[-1].gray)
+        return self._chain.retire()
+
+    def _measure(
+        self, shared: Sequence[Shared], placed: Sequence[Keyframe], new: Sequence[View], junction: Junction
+    ) -> None:
+        """Hear what a window says of how its keyframes lie to each other."""
+        known = [] if junction.weak else shared
+        keyframes = [*(s.keyframe for s in known), *placed]
+        poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
+        self._refinement.measure(keyframes, poses, junction.seam.S_chain_win.scale)
+
+    def _refine(self, gray: ImageArray) -> None:
+        """Adjust the last keyframes to what they see in common."""
+        newest, fixed = self._chain.newest, self._config.refine.fixed
+        assert newest is not None
+        assert newest.depth is not None
+        height, width = gray.shape
+        lag = self._chain.keyframes[-len(self._chain.active) - fixed :]
+        if self._refinement.adjust(lag, newest.depth.camera.resized(width, height)):
+            self._chain.moved()
+        self._refinement.forget(lag, self._tracker.followed)
+
+    def _follow(self, keyframe: Keyframe, gray: ImageArray) -> None:
+        """Make a placed keyframe the tracker's reference, and have it follow what is new in it."""
+        assert keyframe.depth is not None
+        T_cam_chain, landmarks = se3.inverse(keyframe.T_chain_cam), self._refinement.landmarks
+        height, width = gray.shape
+        points, covariance = in_camera(T_cam_chain, landmarks.points, landmarks.covariance)
+        camera = keyframe.depth.camera.resized(width, height)
+        self._tracker.refer(camera, self._T_reference_latest(), landmarks.ids, points, covariance)
+        new = self._refinement.extend(keyframe, gray)
+        rows = landmarks.rows(new.ids)
+        points, covariance = in_camera(T_cam_chain, landmarks.points[rows], landmarks.covariance[rows])
+        pixels = new.pixels.astype(np.float32)
+        self._tracker.add(gray, Features(new.ids, points, covariance, pixels, np.ones(len(rows), bool)))
 
     def _place_live(self, request: Request, T_chain_cam: Array) -> None:
         reference = self._chain.newest

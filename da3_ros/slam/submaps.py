@@ -39,6 +39,11 @@ class Submaps:
         self._keyframes += 1
         return len(self._anchors) - 1
 
+    def move(self, submap: int, index: int, T_map_cam: Array) -> None:
+        """A keyframe that is not in the map yet has moved: a submap anchored at it moves along."""
+        if self._firsts[submap] == index:
+            self._anchors[submap] = T_map_cam
+
     def anchors(self) -> dict[int, Array]:
         """Submap id -> ``T_map_submap`` (4, 4)."""
         return dict(enumerate(self._anchors))

@@ -1,0 +1,56 @@
+"""New features: corners of a keyframe where its depth can be trusted and none is followed yet."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from da3_ros.config import SeamConfig, TrackerConfig
+from da3_ros.geometry.se3 import Array
+from da3_ros.slam.keyframe import Depth
+from da3_ros.types import ImageArray
+
+_QUALITY = 0.003  # of the best corner's response
+_CLEAR = 9  # px of the shrunk image, across
+
+
+def find(
+    gray: ImageArray, depth: Depth, followed: Array, tracker: TrackerConfig, seam: SeamConfig
+) -> tuple[Array, Array]:
+    """Find corners, evenly over the image.
+
+    Args:
+        gray: (h, w) the keyframe's shrunk image.
+        depth: its depth, at any size.
+        followed: (N, 2) pixels of ``gray`` with features that are followed already.
+        tracker: how many there should be in all.
+        seam: which depth is trusted.
+
+    Returns:
+        Pixels (M, 2) of ``gray`` and their log depth (M,).
+    """
+    height, width = gray.shape
+    usable = (depth.confidence >= seam.min_confidence) & ~depth.edges(seam.edge_ratio)
+    mask = cv2.resize(usable.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) * 255
+    # Flow looks at a patch: one that holds a depth edge follows the foreground and not the point.
+    mask = cv2.erode(mask, np.ones((_CLEAR, _CLEAR), np.uint8))
+    spacing = max(3.0, 0.5 * np.sqrt(width * height / tracker.features))
+    for x, y in np.rint(followed).astype(int).tolist():
+        cv2.circle(mask, (x, y), round(spacing), 0, -1)
+    wanted = tracker.features - len(followed)
+    corners = cv2.goodFeaturesToTrack(gray, wanted, _QUALITY, spacing, mask=mask) if wanted > 0 else None
+    pixels = np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).astype(float)
+    log_z = sample(depth, pixels, (width, height))
+    found = np.isfinite(log_z)
+    return pixels[found], log_z[found]
+
+
+def sample(depth: Depth, pixels: Array, size: tuple[int, int]) -> Array:
+    """Log depth (N,) at pixels (N, 2) of an image of a size (width, height); NaN next to a hole."""
+    if len(pixels) == 0:
+        return np.zeros(0)
+    height, width = depth.log.shape
+    at = (pixels + 0.5) * np.array([width / size[0], height / size[1]]) - 0.5
+    grid = np.ascontiguousarray(at.reshape(-1, 1, 2), np.float32)
+    values = cv2.remap(depth.log, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(values, float).ravel()

@@ -1,0 +1,82 @@
+"""Points of the scene that the camera follows: where they are, and in which keyframes they were seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Landmarks in one image."""
+
+    ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) ascending
+    pixels: Array = field(default_factory=lambda: np.zeros((0, 2)))  # (N, 2) of the shrunk image
+
+    def joined(self, other: Seen) -> Seen:
+        """Both; ``other`` has newer landmarks only."""
+        return Seen(np.concatenate([self.ids, other.ids]), np.concatenate([self.pixels, other.pixels]))
+
+
+class Landmarks:
+    """All landmarks that are followed or were seen by a keyframe of the last few."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._next = 0
+        self.ids: Ids = np.zeros(0, np.int64)  # (L,) ascending
+        self.points: Array = np.zeros((0, 3))  # (L, 3) in the chain's frame
+        self.covariance: Array = np.zeros((0, 3, 3))  # (L, 3, 3) given the keyframes' poses
+        self.views: dict[int, Seen] = {}  # by index of the keyframe
+
+    def add(self, points: Array, covariance: Array) -> Ids:
+        """New landmarks at points (N, 3) of the chain; returns their ids."""
+        ids = np.arange(self._next, self._next + len(points))
+        self._next += len(points)
+        self.ids = np.concatenate([self.ids, ids])
+        self.points = np.concatenate([self.points, points])
+        self.covariance = np.concatenate([self.covariance, covariance])
+        return ids
+
+    def rows(self, ids: Ids) -> NDArray[np.intp]:
+        """Row of each id; all of them must be known."""
+        return np.searchsorted(self.ids, ids)
+
+    def known(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of these are still there."""
+        if not len(self.ids):
+            return np.zeros(len(ids), bool)
+        return np.asarray(self.ids[np.minimum(self.rows(ids), len(self.ids) - 1)] == ids)
+
+    def keep(self, keyframes: list[int], followed: Ids) -> None:
+        """Forget what was seen by none of these keyframes and is not followed any more."""
+        self.views = {index: seen for index, seen in self.views.items() if index in keyframes}
+        used = np.unique(np.concatenate([followed, *(seen.ids for seen in self.views.values())]))
+        kept = np.isin(self.ids, used, assume_unique=True)
+        self.ids, self.points, self.covariance = self.ids[kept], self.points[kept], self.covariance[kept]
+
+    def remove(self, ids: Ids) -> None:
+        """Forget these everywhere."""
+        kept = ~np.isin(self.ids, ids)
+        self.ids, self.points, self.covariance = self.ids[kept], self.points[kept], self.covariance[kept]
+        for index, seen in self.views.items():
+            stay = ~np.isin(seen.ids, ids)
+            self.views[index] = Seen(seen.ids[stay], seen.pixels[stay])
+
+    def clear(self) -> None:
+        """Forget all; ids go on."""
+        self.ids, self.points, self.covariance = np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3, 3))
+        self.views = {}
+
+
+def in_camera(T_cam_chain: Array, points: Array, covariance: Array) -> tuple[Array, Array]:
+    """Points (N, 3) and covariances (N, 3, 3) of the chain in a camera's frame."""
+    rotation = T_cam_chain[:3, :3]
+    return se3.transform(T_cam_chain, points), rotation @ covariance @ rotation.T
