@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from conftest import ros_missing
 
-from da3_ros.benchmarks import memory, worlds
+from da3_ros.benchmarks import memory, slam, worlds
 from da3_ros.cli import main
+from da3_ros.errors import SourceError
 from da3_ros.model.presets import Preset
 
 
@@ -20,6 +21,17 @@ def test_worlds_counts_the_breaks_it_injects(monkeypatch):
     assert row.ours.ate_sim3_m < row.free.ate_sim3_m
     assert lines[-2] == str(row)
     assert f"{row.injected} breaks injected, 0 missed" in lines[-1]
+
+
+def test_slam_compares_every_method_on_the_same_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(slam, "SIZE", "160x120")
+    lines: list[str] = []
+    scores = slam.run(1, 30, None, lines.append)
+    assert list(scores) == [name for name, _, _ in slam.ROWS]
+    assert all(0 < found[0].causal < 0.2 for found in scores.values())
+    assert lines[-1] == slam.row("ours", scores["ours"])
+    with pytest.raises(SourceError, match="holds no trajectory"):
+        slam.run(1, 30, tmp_path, lines.append)
 
 
 def test_memory_compares_the_end_with_the_start(monkeypatch):

@@ -201,6 +201,15 @@ def test_another_method_and_another_seed_give_another_trajectory(finished, tmp_p
     assert np.abs(causal[0] - causal[1]).max() > 1e-4
 
 
+@pytest.mark.parametrize("method", ["pose_averaging", "pnp", "chunked_irls"])
+def test_baselines_run_by_the_same_command(method, tmp_path):
+    assert da3("eval", WORLD, "--method", method, "--out", tmp_path) == 0
+    report = figures(tmp_path)
+    assert (report["method"], report["coverage"]) == (method, 1.0)
+    assert 0 < report["ate_sim3_m"] < 0.2
+    assert method in (tmp_path / "report.html").read_text()
+
+
 def test_results_go_below_out_and_never_over_each_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

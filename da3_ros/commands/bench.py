@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-NAMES = ("worlds", "memory", "cameras", "network", "node")
+NAMES = ("worlds", "slam", "memory", "cameras", "network", "node")
+LONG = ("slam",)  # by name only
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -13,14 +15,20 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "bench",
         help="measure accuracy, memory and speed, on synthetic worlds and of the network",
-        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). memory: resident memory over "
-        "5,000 frames (two minutes). cameras: cameras from rays, their error and their time (a few seconds). network: "
-        "windows of Depth Anything 3 in stages, against the official code, with random weights (three minutes). node: "
-        "what the live ROS 2 node adds to a prediction (one minute).",
+        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). slam: the ablation, every "
+        "method and every part of ours on the same predictions (an hour; --seeds and --frames shorten it). memory: "
+        "resident memory over 5,000 frames (two minutes). cameras: cameras from rays, error and time (a few "
+        "seconds). network: windows of Depth Anything 3 in stages, against the official code, with random weights "
+        "(three minutes). node: what the live ROS 2 node adds to a prediction (one minute).",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all)")
-    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="worlds: how many (default 10)")
-    parser.add_argument("--frames", type=int, metavar="N", help="memory, node: frames (default 5000 and 400)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all but {', '.join(LONG)})"
+    )
+    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="worlds, slam: how many (default 10)")
+    parser.add_argument("--frames", type=int, metavar="N", help="slam, memory, node: frames (default 200, 5000, 400)")
+    parser.add_argument(
+        "--motions", type=Path, metavar="DIR", help="slam: camera trajectories (TUM) that drive some of the worlds"
+    )
     parser.set_defaults(run=run)
 
 
@@ -34,12 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
     options.require(arguments.frames is None or arguments.frames >= 100, "--frames must be at least 100")
     if "memory" in arguments.names and arguments.frames is not None:
         options.require(arguments.frames >= 2000, "memory needs --frames 2000 or more: the first 1000 do not count")
-    for name in arguments.names or NAMES:
+    for name in arguments.names or [name for name in NAMES if name not in LONG]:
         _say(f"== {name}")
         if name == "worlds":
             from da3_ros.benchmarks import worlds
 
             worlds.run(range(1, arguments.seeds + 1), _say)
+        elif name == "slam":
+            from da3_ros.benchmarks import slam
+
+            slam.run(arguments.seeds, arguments.frames or 200, arguments.motions, _say)
         elif name == "memory":
             from da3_ros.benchmarks import memory
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from da3_ros.commands import options
 from da3_ros.errors import Da3Error, PredictorError, SourceError
+from da3_ros.evaluation.baselines import METHODS
 
 if TYPE_CHECKING:
     from da3_ros.commands.stopping import StoppableSource
@@ -47,8 +48,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     eval_parser.add_argument(
         "--method",
         default="ours",
-        choices=("ours", "free_sim3"),
-        help="how windows are joined: ours, or free_sim3, a simple chain for comparison",
+        choices=METHODS,
+        help="ours, or for comparison: free_sim3 (windows aligned by their points), pose_averaging (as AMB3R), pnp "
+        "(the tracker's poses), chunked_irls (chunks of 60 frames, 30 shared, as VGGT-Long and DA3-Streaming)",
     )
     eval_parser.add_argument(
         "--live", action="store_true", help="play SOURCE, a bag, through the live ROS 2 node instead"
@@ -125,8 +127,13 @@ def _process(
     from da3_ros.commands.progress import Progress
     from da3_ros.commands.stopping import interruptible
     from da3_ros.evaluation import baselines
+    from da3_ros.evaluation.baselines import chunked_irls
     from da3_ros.evaluation.offline import OfflineRun
 
+    if method == baselines.CHUNKED:
+        with Progress(f"{source.name}: frame") as progress, interruptible(source) as caught:
+            record = chunked_irls.record(source, predictor, config, lambda done, total: progress(done, total, ""))
+        return record, None, bool(caught)
     offline = OfflineRun(source, predictor, config, baselines.method(method))
     with Progress(f"{source.name}: frame") as progress, interruptible(source) as caught:
         record, failure = offline.run(

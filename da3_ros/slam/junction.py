@@ -7,7 +7,7 @@ opens a new submap behind a weak link.  Every decision leaves a record.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Method:
 
     name: str = "ours"
     join: Callable[[Sequence[Shared], SeamConfig], Seam] = join
-    regularised: bool = True  # use claims of metres, and check for breaks
+    plain: bool = False  # no claims of metres, no check for breaks, no refinement
+    tracked: bool = False  # views stand where the tracker saw them, whatever the window says
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,12 +77,14 @@ class Junctions:
 
         ``claim_sigma`` is the window's 1-sigma of log(metres per unit), None for arbitrary units.
         """
-        claim_sigma = claim_sigma if self._method.regularised else None
+        claim_sigma = None if self._method.plain else claim_sigma
         if not shared:
             outcome = "weak" if self._chain.keyframes else "joined"
             return Junction(self._continued(request, new, claim_sigma), _FIRST, outcome)
         seam = self._method.join(shared, self._config.seam)
-        if not self._method.regularised:
+        if self._method.tracked:
+            seam = replace(seam, S_chain_win=_tracked(request, new, seam.log_scale))
+        if self._method.plain:
             return Junction(seam, _FIRST, "joined")
         verdict = self.breaks.judge(seam, self._chain.scale, claim_sigma)
         if request.kind is not Kind.REPAIR:
@@ -110,7 +113,7 @@ class Junctions:
 
     def observe_scale(self, junction: Junction, claim_sigma: float | None) -> None:
         """Hear the claim of metres of a joined window."""
-        if claim_sigma is None or not self._method.regularised:
+        if claim_sigma is None or self._method.plain:
             return
         self.metric = True
         claim = self.breaks.claim(junction.seam)
@@ -139,8 +142,12 @@ class Junctions:
     def _continued(self, request: Request, new: View, claim_sigma: float | None) -> Seam:
         """Without a usable seam: go on from the tracker's pose at the last known scale."""
         log_scale = self._log_scale if claim_sigma is None else self.breaks.log_scale_at(self._chain.scale.value)
-        scale, T_chain_cam = float(np.exp(log_scale)), request.new[0].T_chain_cam
-        rotation = T_chain_cam[:3, :3] @ new.T_win_cam[:3, :3].T
-        translation = T_chain_cam[:3, 3] - scale * rotation @ new.T_win_cam[:3, 3]
         sigma = _WEAK_LINK_SIGMA if self._chain.keyframes else 0.0
-        return Seam(log_scale, sigma, 0.0, Sim3(scale, rotation, translation), 0.0, 0.0)
+        return Seam(log_scale, sigma, 0.0, _tracked(request, new, log_scale), 0.0, 0.0)
+
+
+def _tracked(request: Request, new: View, log_scale: float) -> Sim3:
+    """``S_chain_win`` that puts the first new view where the tracker saw it."""
+    scale, T_chain_cam = float(np.exp(log_scale)), request.new[0].T_chain_cam
+    rotation = T_chain_cam[:3, :3] @ new.T_win_cam[:3, :3].T
+    return Sim3(scale, rotation, T_chain_cam[:3, 3] - scale * rotation @ new.T_win_cam[:3, 3])

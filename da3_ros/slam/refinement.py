@@ -39,9 +39,9 @@ class New:
 class Refinement:
     """Landmarks, and the adjustment of the last keyframes to them."""
 
-    def __init__(self, config: Config) -> None:
-        """Start without landmarks."""
-        self._config = config
+    def __init__(self, config: Config, *, enabled: bool) -> None:
+        """Start without landmarks; they are kept for the tracker where nothing is to be adjusted."""
+        self._config, self._enabled = config, enabled
         self.landmarks = Landmarks()
         self.repeats = Repeats(config.refine)
 
@@ -74,7 +74,7 @@ class Refinement:
         lag = [k for k in keyframes if k.index in self.landmarks.views]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
         views = [_among(self.landmarks.views[k.index], used) for k in lag]
-        if not self._config.refine.enabled or len(lag) < 2 or len(views[-1].ids) < _FEWEST:
+        if not self._enabled or len(lag) < 2 or len(views[-1].ids) < _FEWEST:
             return False
         before = np.stack([se3.inverse(k.T_chain_cam) for k in lag])
         free = np.array([k.depth is not None for k in lag])

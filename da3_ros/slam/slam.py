@@ -57,8 +57,9 @@ class Slam:
         self._tracker = Tracker(config.tracker)
         self._schedule = Schedule(config.window, config.seam)
         self._chain = Chain(config)
-        self._junctions = Junctions(config, method or Method(), self._chain)
-        self._refinement = Refinement(config)
+        method = method or Method()
+        self._junctions = Junctions(config, method, self._chain)
+        self._refinement = Refinement(config, enabled=config.refine.enabled and not method.plain)
         self._intrinsics = Intrinsics()
         self._log = PoseLog()
         self._latest: Tracked | None = None

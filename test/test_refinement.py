@@ -1,0 +1,143 @@
+"""Bundle adjustment, repeated predictions and landmarks, on geometry that is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from da3_ros.config import RefineConfig
+from da3_ros.geometry import se3
+from da3_ros.slam.bundle import Between, Bundle, Observations, adjust
+from da3_ros.slam.landmarks import Landmarks, Seen
+from da3_ros.slam.repeats import Repeats
+
+KEYFRAMES, POINTS = 8, 300
+DIRECTION_SIGMA = 1e-3
+
+
+def scene(rng, depth_noise=0.0, direction_noise=0.0):
+    """Cameras on an arc that look at a cloud of points: true poses, points, and what is observed."""
+    centres = np.stack([np.linspace(0, 0.5, KEYFRAMES), 0.02 * rng.standard_normal(KEYFRAMES), np.zeros(KEYFRAMES)], 1)
+    turns = se3.exp_so3(0.05 * rng.standard_normal((KEYFRAMES, 3)))
+    T_cam_chain = se3.inverse(se3.make(turns, centres))
+    points = rng.uniform((-2, -1.5, 2), (2, 1.5, 5), (POINTS, 3))
+    keyframe, point = (index.ravel() for index in np.meshgrid(np.arange(KEYFRAMES), np.arange(POINTS), indexing="ij"))
+    T = T_cam_chain[keyframe]
+    seen = np.einsum("mij,mj->mi", T[:, :3, :3], points[point]) + T[:, :3, 3]
+    direction = seen[:, :2] / seen[:, 2:] + direction_noise * rng.standard_normal((len(seen), 2))
+    log_depth = np.log(seen[:, 2]) + depth_noise * rng.standard_normal(len(seen))
+    count = len(seen)
+    observed = Observations(
+        keyframe, point, direction, np.full(count, DIRECTION_SIGMA), log_depth, np.full(count, max(depth_noise, 0.01))
+    )
+    return T_cam_chain, points, observed
+
+
+def disturbed(rng, T_cam_chain, points, observed, fixed=2):
+    """The same, away from the truth."""
+    wrong = 0.02 * rng.standard_normal((KEYFRAMES, 6))
+    wrong[:fixed] = 0
+    free = np.arange(KEYFRAMES) >= fixed
+    moved = se3.exp(wrong) @ T_cam_chain
+    away = points * np.exp(0.05 * rng.standard_normal((POINTS, 1)))
+    return Bundle(moved, free, np.full(KEYFRAMES, 0.02), away, observed, Between.none())
+
+
+def pose_errors(found, true):
+    error = found @ se3.inverse(true)
+    return np.rad2deg(se3.rotation_angle(error[:, :3, :3])), np.linalg.norm(error[:, :3, 3], axis=1)
+
+
+def test_exact_observations_lead_back_to_the_truth():
+    rng = np.random.default_rng(1)
+    true, points, observed = scene(rng)
+    bundle = disturbed(rng, true, points, observed)
+    found = adjust(bundle, rounds=30)
+    angle, shift = pose_errors(found.T_cam_chain, true)
+    assert angle.max() < 1e-3
+    assert shift.max() < 1e-4
+    assert np.abs(found.points - points).max() < 1e-2
+    np.testing.assert_allclose(found.T_cam_chain[:2], bundle.T_cam_chain[:2], atol=1e-12)
+
+
+def test_the_scale_of_a_keyframes_depth_is_found():
+    rng = np.random.default_rng(2)
+    true, points, observed = scene(rng, depth_noise=0.05, direction_noise=DIRECTION_SIGMA)
+    wrong = np.where(observed.keyframe == 5, observed.log_depth - 0.1, observed.log_depth)
+    bundle = disturbed(rng, true, points, replace(observed, log_depth=wrong))
+    found = adjust(replace(bundle, scale_sigma=np.full(KEYFRAMES, 0.1)))
+    assert found.log_scale[5] == pytest.approx(0.1, abs=0.02)
+    assert np.abs(np.delete(found.log_scale, 5)).max() < 0.02
+
+
+def test_outliers_do_not_move_it():
+    rng = np.random.default_rng(3)
+    true, points, observed = scene(rng, depth_noise=0.05, direction_noise=DIRECTION_SIGMA)
+    bad = rng.random(len(observed.point)) < 0.1
+    direction = observed.direction + np.where(bad[:, None], rng.uniform(0.02, 0.1, (len(bad), 2)), 0)
+    found = adjust(disturbed(rng, true, points, replace(observed, direction=direction)), rounds=20)
+    angle, shift = pose_errors(found.T_cam_chain, true)
+    assert angle.max() < 0.1
+    assert shift.max() < 0.01
+    assert found.direction_error[bad].min() > found.direction_error[~bad].mean()
+
+
+def test_the_covariance_of_points_tells_their_error():
+    rng = np.random.default_rng(4)
+    true, points, observed = scene(rng, depth_noise=0.05, direction_noise=DIRECTION_SIGMA)
+    bundle = Bundle(true, np.zeros(KEYFRAMES, bool), np.full(KEYFRAMES, 1e-6), points + 0.01, observed, Between.none())
+    found = adjust(bundle, rounds=20)
+    error = found.points - points
+    squared = np.einsum("li,lij,lj->l", error, np.linalg.inv(found.point_covariance), error)
+    assert 0.5 < squared.mean() / 3 < 2
+
+
+def test_measured_poses_hold_what_no_point_does():
+    rng = np.random.default_rng(5)
+    true, points, observed = scene(rng)
+    few = observed.keyframe < 2
+    sparse = Observations(*(getattr(observed, name)[few] for name in observed.__dataclass_fields__))
+    pairs = [(i, j) for i in range(KEYFRAMES) for j in range(i + 1, KEYFRAMES)]
+    first, second = np.array(pairs).T
+    between = Between(first, second, true[first] @ se3.inverse(true[second]), np.full((len(pairs), 6), 0.01))
+    found = adjust(replace(disturbed(rng, true, points, sparse), between=between), rounds=30)
+    angle, shift = pose_errors(found.T_cam_chain, true)
+    assert angle.max() < 1e-3
+    assert shift.max() < 1e-4
+
+
+def test_repeats_are_averaged_and_count_for_no_more_than_is_allowed():
+    rng = np.random.default_rng(6)
+    true = se3.make(se3.exp_so3(0.1 * rng.standard_normal((4, 3))), rng.standard_normal((4, 3)))
+    config = RefineConfig(repeats=16)
+    repeats, sigmas = Repeats(config), []
+    for number in range(64):
+        noise = se3.make(se3.exp_so3(np.deg2rad(0.2) * rng.standard_normal((4, 3))), 0.01 * rng.standard_normal((4, 3)))
+        repeats.add([3, 5, 6, 9], true @ noise, 2.0, 3.0)
+        if number in (0, 15, 63):
+            sigmas.append(repeats.between([3, 5, 6, 9]).sigma[0])
+    found = repeats.between([3, 5, 6, 9])
+    relative = se3.inverse(true[found.first]) @ true[found.second]
+    relative[:, :3, 3] *= 2
+    assert np.abs(found.T_first_second - relative).max() < 0.02
+    assert sigmas[0] / sigmas[1] == pytest.approx(np.full(6, 4.0), rel=0.02)
+    assert sigmas[1] == pytest.approx(sigmas[2], rel=0.02)
+    repeats.keep([5, 9])
+    assert len(repeats.between([3, 5, 6, 9]).first) == 1
+    assert len(repeats.between([3, 6]).first) == 0
+
+
+def test_landmarks_are_kept_while_somebody_needs_them():
+    landmarks = Landmarks()
+    ids = landmarks.add(np.arange(15.0).reshape(5, 3), np.zeros((5, 3, 3)))
+    landmarks.views[0] = Seen(ids[:3], np.zeros((3, 2)))
+    landmarks.views[1] = Seen(ids[1:4], np.ones((3, 2)))
+    landmarks.keep([1], followed=ids[4:])
+    assert landmarks.ids.tolist() == [1, 2, 3, 4]
+    assert landmarks.points[landmarks.rows(np.array([3]))].tolist() == [[9.0, 10.0, 11.0]]
+    assert landmarks.known(np.array([0, 4, 7])).tolist() == [False, True, False]
+    landmarks.remove(np.array([2]))
+    assert landmarks.views[1].ids.tolist() == [1, 3]
+    assert landmarks.add(np.zeros((1, 3)), np.zeros((1, 3, 3))).tolist() == [5]
