@@ -89,10 +89,9 @@ class RefineConfig:
     fixed: int = param(3, "keyframes that have left the window and still hold the others in place", low=1, high=20)
     pixel_sigma: float = param(1.0, "1-sigma of a followed feature, px of the shrunk image", low=0.01)
     depth_sigma: float = param(0.05, "1-sigma of predicted log depth within a patch", low=1e-4)
-    depth_scale_sigma: float = param(0.005, "1-sigma of the log scale of a keyframe's depth", low=1e-4)
+    depth_scale_sigma: float = param(0.01, "1-sigma of the log scale of a keyframe's depth", low=1e-4)
     rotation_deg: float = param(0.2, "1-sigma of the predicted rotation of a view, deg", low=1e-4)
     translation: float = param(0.01, "1-sigma of the predicted place of a view, share of the baseline", low=1e-4)
-    repeats: int = param(16, "most predictions of the same two keyframes that count as independent", low=1)
 
 
 @dataclass(frozen=True, slots=True)

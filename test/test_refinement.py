@@ -108,25 +108,55 @@ def test_measured_poses_hold_what_no_point_does():
     assert shift.max() < 1e-4
 
 
-def test_repeats_are_averaged_and_count_for_no_more_than_is_allowed():
+def test_repeats_are_averaged():
     rng = np.random.default_rng(6)
     true = se3.make(se3.exp_so3(0.1 * rng.standard_normal((4, 3))), rng.standard_normal((4, 3)))
-    config = RefineConfig(repeats=16)
-    repeats, sigmas = Repeats(config), []
-    for number in range(64):
-        noise = se3.make(se3.exp_so3(np.deg2rad(0.2) * rng.standard_normal((4, 3))), 0.01 * rng.standard_normal((4, 3)))
-        repeats.add([3, 5, 6, 9], true @ noise, 2.0, 3.0)
-        if number in (0, 15, 63):
+    repeats, sigmas = Repeats(RefineConfig()), []
+    for number in range(16):
+        turn = se3.exp_so3(np.deg2rad(0.2) * rng.standard_normal((4, 3)))
+        repeats.add([3, 5, 6, 9], true @ se3.make(turn, 0.01 * rng.standard_normal((4, 3))), 2.0, 3.0)
+        if number in (0, 15):
             sigmas.append(repeats.between([3, 5, 6, 9]).sigma[0])
     found = repeats.between([3, 5, 6, 9])
     relative = se3.inverse(true[found.first]) @ true[found.second]
     relative[:, :3, 3] *= 2
-    assert np.abs(found.T_first_second - relative).max() < 0.02
+    assert np.abs(found.T_first_second - relative).max() < 0.04
     assert sigmas[0] / sigmas[1] == pytest.approx(np.full(6, 4.0), rel=0.02)
-    assert sigmas[1] == pytest.approx(sigmas[2], rel=0.02)
     repeats.keep([5, 9])
     assert len(repeats.between([3, 5, 6, 9]).first) == 1
     assert len(repeats.between([3, 6]).first) == 0
+
+
+@pytest.mark.parametrize("z", [-0.05, -3.0])
+def test_a_point_behind_a_camera_spoils_nothing(z):
+    rng = np.random.default_rng(7)
+    true, points, observed = scene(rng)
+    points[0] = se3.transform(se3.inverse(true[7]), np.array([[0.0, 0.0, z]]))[0]
+    bundle = disturbed(rng, true, points, observed)
+    found = adjust(bundle, rounds=30)
+    _, shift = pose_errors(found.T_cam_chain, true)
+    assert shift.max() < 1e-3
+    assert found.direction_error[(observed.point == 0) & (observed.keyframe == 7)] > 6
+
+
+def test_one_wrong_pair_does_not_bend_the_others():
+    rng = np.random.default_rng(8)
+    true, points, observed = scene(rng, depth_noise=0.05, direction_noise=DIRECTION_SIGMA)
+    wrong = se3.make(se3.exp_so3(np.array([0, np.deg2rad(30), 0])), np.array([0.3, 0, 0]))
+    T = (true[3] @ se3.inverse(true[6]) @ wrong)[None]
+    between = Between(np.array([3]), np.array([6]), T, np.full((1, 6), 0.002))
+    found = adjust(replace(disturbed(rng, true, points, observed), between=between), rounds=20)
+    angle, _ = pose_errors(found.T_cam_chain, true)
+    assert angle.max() < 0.2
+
+
+def test_what_is_not_finite_leaves_everything_in_place():
+    rng = np.random.default_rng(9)
+    true, points, observed = scene(rng)
+    bundle = disturbed(rng, true, points, observed)
+    between = Between(np.array([3]), np.array([6]), np.eye(4)[None], np.full((1, 6), np.nan))
+    found = adjust(replace(bundle, between=between))
+    np.testing.assert_array_equal(found.T_cam_chain, bundle.T_cam_chain)
 
 
 def test_landmarks_are_kept_while_somebody_needs_them():

@@ -6,7 +6,7 @@ divided by its sigma:
     reprojection       pi(T_cam_chain X) - x                    Cauchy
     depth              log z - log D(x) - lambda_k              Cauchy
     scale of depth     lambda_k
-    relative pose      log((T_cam_i_chain T_chain_cam_j) T_i_j^-1)
+    relative pose      log((T_cam_i_chain T_chain_cam_j) T_i_j^-1)       Cauchy
 
 Levenberg-Marquardt; the points are eliminated (Schur complement), so that what is solved has seven rows per keyframe
 (Triggs et al., Bundle Adjustment - A Modern Synthesis, 2000, section 6.1).
@@ -25,6 +25,8 @@ from da3_ros.geometry.se3 import Array
 _TWIST = np.arange(6)
 _POSE = 7  # unknowns per keyframe: twist (rotation, translation) of T_cam_chain from the left, then lambda
 _CAUCHY = 2.0  # sigma; follows an outlier less the farther it lies off
+_NEAR = 0.02  # a point nearer than this share of the scene's size, or behind the camera, is not believed
+_WRONG = 1e3  # sigma, where a point is not in front of the camera
 _FIRST_DAMPING, _MOST_DAMPING = 1e-4, 1e4
 _DONE = 1e-3  # relative decrease of the cost that is not worth another round
 
@@ -87,14 +89,14 @@ def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
     """Minimise; every point needs an observation."""
     log_scale = np.zeros(len(bundle.T_cam_chain)) if bundle.log_scale is None else bundle.log_scale
     state = replace(bundle, log_scale=log_scale)
-    linear = _Linear(state)
+    near = _NEAR * float(np.median(np.linalg.norm(state.points - state.points.mean(axis=0), axis=1)))
+    linear = _Linear(state, near)
     damping = _FIRST_DAMPING
     for _ in range(rounds):
-        moved = linear.stepped(damping)
-        tried = _Linear(moved)
-        gain = linear.cost - tried.cost
-        if gain >= 0:
-            state, linear = moved, tried
+        tried = linear.stepped(damping)
+        gain = linear.cost - tried.cost if tried is not None else -1.0
+        if tried is not None and gain >= 0:
+            linear = tried
             damping *= 0.1
             if gain < _DONE * linear.cost:
                 break
@@ -102,6 +104,7 @@ def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
             damping *= 10
             if damping > _MOST_DAMPING:
                 break
+    state = linear.state
     assert state.log_scale is not None
     return Adjusted(
         state.T_cam_chain,
@@ -116,34 +119,37 @@ def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
 class _Linear:
     """Residuals of one state, and their linearisation when a step is asked for."""
 
-    def __init__(self, state: Bundle) -> None:
+    def __init__(self, state: Bundle, near: float) -> None:
         assert state.log_scale is not None
-        self._state, seen = state, state.seen
+        self.state, self._near, seen = state, near, state.seen
         T = state.T_cam_chain[seen.keyframe]
         self._in_camera = np.einsum("mij,mj->mi", T[:, :3, :3], state.points[seen.point]) + T[:, :3, 3]
-        self._z = z = np.maximum(self._in_camera[:, 2], 1e-6)
+        in_front = self._in_camera[:, 2] > near
+        self._z = z = np.maximum(self._in_camera[:, 2], near)
         self._direction = self._in_camera[:, :2] / z[:, None]
         error = (self._direction - seen.direction) / seen.direction_sigma[:, None]
-        error[self._in_camera[:, 2] <= 1e-6] = 1e3  # behind the camera: wrong beyond doubt
+        error[~in_front] = _WRONG
         self.direction_error = np.linalg.norm(error, axis=1)
         self.depth_error = np.log(z) - seen.log_depth - state.log_scale[seen.keyframe]
-        has_depth = np.isfinite(self.depth_error)
+        has_depth = np.isfinite(self.depth_error) & in_front
         depth = np.where(has_depth, self.depth_error, 0) / seen.depth_sigma
         self._residual = np.concatenate([error, depth[:, None]], axis=1)
-        seen_weight = 1 / (1 + (self.direction_error / _CAUCHY) ** 2)
+        seen_weight = np.where(in_front, 1 / (1 + (self.direction_error / _CAUCHY) ** 2), 0.0)
         depth_weight = np.where(has_depth, 1 / (1 + (depth / _CAUCHY) ** 2), 0.0)
         self._weight = np.stack([seen_weight, seen_weight, depth_weight], axis=1)
         self._between = _between_residuals(state.T_cam_chain, state.between)
+        doubt = (self._between[0] ** 2).sum(axis=1) / (6 * _CAUCHY**2)
+        self._between_weight = 1 / (1 + doubt)
         self.cost = float(
             _CAUCHY**2 * np.log1p((self.direction_error / _CAUCHY) ** 2).sum()
             + _CAUCHY**2 * np.log1p((depth[has_depth] / _CAUCHY) ** 2).sum()
             + ((state.log_scale / state.scale_sigma) ** 2).sum()
-            + (self._between[0] ** 2).sum()
+            + 6 * _CAUCHY**2 * np.log1p(doubt).sum()
         )
 
     def _jacobians(self) -> tuple[Array, Array]:
         """Of the residuals (M, 3) with respect to keyframes (M, 3, 7) and points (M, 3, 3)."""
-        seen, z = self._state.seen, self._z
+        seen, z = self.state.seen, self._z
         d_camera = np.zeros((len(z), 3, 3))  # with respect to the point in the camera's frame
         inverse = 1 / (z * seen.direction_sigma)
         d_camera[:, 0, 0] = d_camera[:, 1, 1] = inverse
@@ -153,7 +159,7 @@ class _Linear:
         pose[:, :, :3] = -d_camera @ se3.hat(self._in_camera)
         pose[:, :, 3:6] = d_camera
         pose[:, 2, 6] = -1 / seen.depth_sigma
-        return pose, d_camera @ self._state.T_cam_chain[seen.keyframe, :3, :3]
+        return pose, d_camera @ self.state.T_cam_chain[seen.keyframe, :3, :3]
 
     def point_information(self, damping: float) -> Array:
         """Information (L, 3, 3) of the points given the poses."""
@@ -161,16 +167,16 @@ class _Linear:
         return self._points_of(d_point, np.swapaxes(d_point * self._weight[:, :, None], 1, 2), damping)
 
     def _points_of(self, d_point: Array, weighted_t: Array, damping: float) -> Array:
-        information = _summed(weighted_t @ d_point, self._state.seen.point, len(self._state.points))
+        information = _summed(weighted_t @ d_point, self.state.seen.point, len(self.state.points))
         diagonal = np.arange(3)
         trace = np.trace(information, axis1=1, axis2=2)
         information[:, diagonal, diagonal] *= 1 + damping
         information[:, diagonal, diagonal] += (1e-9 * trace + 1e-12)[:, None]
         return information
 
-    def stepped(self, damping: float) -> Bundle:
-        """The state after one damped step."""
-        state, seen = self._state, self._state.seen
+    def stepped(self, damping: float) -> _Linear | None:
+        """The state after one damped step; None where there is no such step."""
+        state, seen = self.state, self.state.seen
         count, points = len(state.T_cam_chain), len(state.points)
         d_pose, d_point = self._jacobians()
         weight = self._weight[:, :, None]
@@ -195,31 +201,36 @@ class _Linear:
         moving[:, 6] = True
         rows = np.flatnonzero(moving.ravel())
         step = np.zeros(count * _POSE)
-        step[rows] = np.linalg.solve(S[np.ix_(rows, rows)], -b[rows])
+        try:
+            step[rows] = np.linalg.solve(S[np.ix_(rows, rows)], -b[rows])
+        except np.linalg.LinAlgError:
+            return None
         by_keyframe = step.reshape(count, _POSE)
         d_points = (inverse @ (-g_point - (W_rows.T @ step).reshape(points, 3))[:, :, None])[:, :, 0]
+        if not (np.isfinite(step).all() and np.isfinite(d_points).all()):
+            return None
         assert state.log_scale is not None
-        return replace(
+        moved = replace(
             state,
             T_cam_chain=se3.normalized(se3.exp(by_keyframe[:, :6]) @ state.T_cam_chain),
             points=state.points + d_points,
             log_scale=state.log_scale + by_keyframe[:, 6],
         )
+        return _Linear(moved, self._near)
 
     def _add_priors(self, H: Array, gradient: Array) -> None:
-        state = self._state
+        state = self.state
         assert state.log_scale is not None
         every = np.arange(len(state.T_cam_chain))
         H[every, 6, every, 6] += 1 / state.scale_sigma**2
         gradient[:, 6] += state.log_scale / state.scale_sigma**2
-        residual, d_first, d_second = self._between
+        (residual, d_first, d_second), weight = self._between, self._between_weight
         ends = ((state.between.first, d_first), (state.between.second, d_second))
         for a, d_a in ends:
-            np.add.at(gradient[:, :6], a, np.einsum("pij,pi->pj", d_a, residual))
+            np.add.at(gradient[:, :6], a, np.einsum("pij,pi,p->pj", d_a, residual, weight))
             for b, d_b in ends:
-                np.add.at(
-                    H, (a[:, None, None], _TWIST[:, None], b[:, None, None], _TWIST), np.swapaxes(d_a, 1, 2) @ d_b
-                )
+                at = (a[:, None, None], _TWIST[:, None], b[:, None, None], _TWIST)
+                np.add.at(H, at, np.swapaxes(d_a, 1, 2) @ (weight[:, None, None] * d_b))
 
 
 def _between_residuals(T_cam_chain: Array, between: Between) -> tuple[Array, Array, Array]:

@@ -32,17 +32,25 @@ def find(
     height, width = gray.shape
     usable = (depth.confidence >= seam.min_confidence) & ~depth.edges(seam.edge_ratio)
     mask = cv2.resize(usable.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) * 255
-    # Flow looks at a patch: one that holds a depth edge follows the foreground and not the point.
-    mask = cv2.erode(mask, np.ones((_CLEAR, _CLEAR), np.uint8))
     spacing = max(3.0, 0.5 * np.sqrt(width * height / tracker.features))
     for x, y in np.rint(followed).astype(int).tolist():
         cv2.circle(mask, (x, y), round(spacing), 0, -1)
     wanted = tracker.features - len(followed)
-    corners = cv2.goodFeaturesToTrack(gray, wanted, _QUALITY, spacing, mask=mask) if wanted > 0 else None
-    pixels = np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).astype(float)
+    # Flow looks at a patch: one that holds a depth edge follows the foreground and not the point.
+    clear = cv2.erode(mask, np.ones((_CLEAR, _CLEAR), np.uint8))
+    pixels = _corners(gray, wanted, spacing, clear)
+    if len(pixels) + len(followed) < tracker.min_inliers:  # foliage: better such features than none
+        pixels = _corners(gray, wanted, spacing, mask)
     log_z = sample(depth, pixels, (width, height))
     found = np.isfinite(log_z)
     return pixels[found], log_z[found]
+
+
+def _corners(gray: ImageArray, wanted: int, spacing: float, mask: np.ndarray) -> Array:
+    if wanted <= 0:
+        return np.zeros((0, 2))
+    corners = cv2.goodFeaturesToTrack(gray, wanted, _QUALITY, spacing, mask=mask)
+    return np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).astype(float)
 
 
 def sample(depth: Depth, pixels: Array, size: tuple[int, int]) -> Array:

@@ -82,6 +82,8 @@ class Junctions:
             outcome = "weak" if self._chain.keyframes else "joined"
             return Junction(self._continued(request, new, claim_sigma), _FIRST, outcome)
         seam = self._method.join(shared, self._config.seam)
+        if self._method.plain and not np.isfinite(seam.log_scale):
+            return Junction(self._continued(request, new, None), _FIRST, "weak")
         if self._method.tracked:
             seam = replace(seam, S_chain_win=_tracked(request, new, seam.log_scale))
         if self._method.plain:

@@ -39,11 +39,15 @@ class Depth:
             confidence = (self.confidence * self.weight + other.confidence * other.weight) / total
         valid = total > 0
         return Depth(
-            np.where(valid, mean, np.nan).astype(np.float32),
+            np.where(valid, mean, self.log).astype(np.float32),
             np.where(valid, confidence, 0).astype(np.float32),
             self.camera,
             total,
         )
+
+    def any(self) -> bool:
+        """Some pixel is valid."""
+        return bool(np.isfinite(self.log).any())
 
     def scaled(self, log_scale: float) -> Depth:
         """The same depth in other units."""
@@ -71,6 +75,7 @@ class Keyframe:
     scale: float  # map units per chain unit, as filtered when it was placed
     scale_row: int  # its window's row in the chain of scales
     weak: bool = False  # the link to the keyframe before is weak
+    depth_correction: float = 0.0  # log; what refinement has added to the depth so far
 
     def average(self, other: Depth | None, log_scale: float) -> None:
         """Average another prediction of this view, in window units, into the depth."""

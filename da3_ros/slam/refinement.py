@@ -25,6 +25,8 @@ from da3_ros.types import ImageArray
 
 _OUTLIER = 6.0  # sigma of reprojection
 _GRID = (6, 8)  # depth errors are alike within a cell of about this grid
+_MOST = 500  # landmarks that are adjusted; more cost time and tell little
+_UNKNOWN_SCALE = 0.5  # 1-sigma of the log scale of depth behind a weak link
 _FEWEST = 12  # observations of a new keyframe; with fewer there is nothing to refine it by
 
 
@@ -57,9 +59,9 @@ class Refinement:
 
     def measure(self, keyframes: Sequence[Keyframe], T_win_cam: Sequence[Array], scale: float) -> None:
         """A window says how keyframes lie to each other, N times (4, 4); ``scale`` is chain units per its units."""
-        depths = [float(np.exp(np.nanmedian(k.depth.log))) for k in keyframes if k.depth is not None]
-        if len(keyframes) > 1 and depths:
-            self.repeats.add([k.index for k in keyframes], np.stack(T_win_cam), scale, float(np.mean(depths)))
+        medians = [float(np.nanmedian(k.depth.log)) for k in keyframes if k.depth is not None and k.depth.any()]
+        if len(keyframes) > 1 and medians:
+            self.repeats.add([k.index for k in keyframes], np.stack(T_win_cam), scale, float(np.exp(np.mean(medians))))
 
     def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> bool:
         """Move the keyframes that still have their depth, their depth's scale, and the landmarks they see.
@@ -80,19 +82,30 @@ class Refinement:
         free = np.array([k.depth is not None for k in lag])
         if free.all():
             free[0] = False  # something has to hold still
-        rows = self.landmarks.rows(used)
-        cfg = self._config.refine
+        scale_sigma = [_UNKNOWN_SCALE if k.weak else self._config.refine.depth_scale_sigma for k in lag]
         bundle = Bundle(
             before,
             free,
-            np.where(free, cfg.depth_scale_sigma, 1e-4),
-            self.landmarks.points[rows],
+            np.where(free, scale_sigma, 1e-4),
+            self.landmarks.points[self.landmarks.rows(used)],
             self._observations(lag, views, used, camera),
             self.repeats.between([k.index for k in lag]),
+            np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
         found = adjust(bundle)
         self._apply(found, lag, views, used, before)
         return True
+
+    def reseed(self, keyframe: Keyframe, camera: Pinhole) -> None:
+        """Nothing was adjusted: what a keyframe sees lies where its own depth says, and nowhere else."""
+        assert keyframe.depth is not None
+        seen = self.landmarks.views[keyframe.index]
+        log_z = corners.sample(keyframe.depth, seen.pixels, camera.size)
+        found = np.isfinite(log_z)
+        self.landmarks.remove(self.landmarks.ids[~np.isin(self.landmarks.ids, seen.ids[found])])
+        rows = self.landmarks.rows(seen.ids[found])
+        points = camera.unproject(seen.pixels[found], np.exp(log_z[found]))
+        self.landmarks.points[rows], self.landmarks.covariance[rows] = self._placed(points, keyframe, camera)
 
     def extend(self, keyframe: Keyframe, gray: ImageArray) -> New:
         """Find new landmarks in a placed keyframe; they are seen by it and where its depth says."""
@@ -101,9 +114,7 @@ class Refinement:
         pixels, log_z = corners.find(gray, keyframe.depth, seen.pixels, cfg.tracker, cfg.seam)
         camera = keyframe.depth.camera.resized(gray.shape[1], gray.shape[0])
         points = camera.unproject(pixels, np.exp(log_z))
-        T = keyframe.T_chain_cam
-        covariance = _of_depth(points, cfg.refine.depth_sigma, cfg.refine.pixel_sigma / camera.fx)
-        ids = self.landmarks.add(se3.transform(T, points), T[:3, :3] @ covariance @ T[:3, :3].T)
+        ids = self.landmarks.add(*self._placed(points, keyframe, camera))
         self.landmarks.views[keyframe.index] = seen.joined(Seen(ids, pixels))
         return New(ids, pixels)
 
@@ -113,13 +124,19 @@ class Refinement:
         self.landmarks.keep(kept, followed)
         self.repeats.keep(kept)
 
+    def _placed(self, points: Array, keyframe: Keyframe, camera: Pinhole) -> tuple[Array, Array]:
+        """Points (N, 3) of a keyframe's depth on the chain, with covariances (N, 3, 3)."""
+        cfg, T = self._config.refine, keyframe.T_chain_cam
+        covariance = _of_depth(points, cfg.depth_sigma, cfg.pixel_sigma / camera.fx)
+        return se3.transform(T, points), T[:3, :3] @ covariance @ T[:3, :3].T
+
     def _observations(self, lag: Sequence[Keyframe], views: Sequence[Seen], used: Ids, camera: Pinhole) -> Observations:
         cfg = self._config.refine
         depths, sigmas = [], []
         for keyframe, seen in zip(lag, views, strict=True):
             log_z = np.full(len(seen.ids), np.nan)
             if keyframe.depth is not None:
-                log_z = corners.sample(keyframe.depth, seen.pixels, camera.size)
+                log_z = corners.sample(keyframe.depth, seen.pixels, camera.size) - keyframe.depth_correction
             depths.append(log_z)
             sigmas.append(cfg.depth_sigma * np.sqrt(_alike(seen.pixels, camera)))
         pixels = np.concatenate([seen.pixels for seen in views])
@@ -140,11 +157,13 @@ class Refinement:
         for i, keyframe in enumerate(lag):
             own = landmarks.views[keyframe.index].ids
             rows = landmarks.rows(own[~np.isin(own, used)])
-            in_camera = se3.transform(before[i], landmarks.points[rows]) * np.exp(found.log_scale[i])
+            correction = float(found.log_scale[i]) - keyframe.depth_correction if keyframe.depth is not None else 0.0
+            in_camera = se3.transform(before[i], landmarks.points[rows]) * np.exp(correction)
             landmarks.points[rows] = se3.transform(T_chain_cam[i], in_camera)
             if keyframe.depth is not None:
                 keyframe.T_chain_cam = T_chain_cam[i]
-                keyframe.depth = keyframe.depth.scaled(float(found.log_scale[i]))
+                keyframe.depth = keyframe.depth.scaled(correction)
+                keyframe.depth_correction += correction
         rows = landmarks.rows(used)
         landmarks.points[rows], landmarks.covariance[rows] = found.points, found.point_covariance
         wrong = found.direction_error > _OUTLIER
@@ -152,11 +171,12 @@ class Refinement:
 
 
 def _shared_ids(views: Sequence[Seen]) -> Ids:
-    """Landmarks (L,) that at least two of these views see, ascending."""
+    """Landmarks (L,) that at least two of these views see, ascending; where they are many, the most seen."""
     if not views:
         return np.zeros(0, np.int64)
     ids, count = np.unique(np.concatenate([seen.ids for seen in views]), return_counts=True)
-    return np.asarray(ids[count > 1])
+    ids, count = ids[count > 1], count[count > 1]
+    return np.sort(ids[np.argsort(-count, kind="stable")[:_MOST]])
 
 
 def _among(seen: Seen, ids: Ids) -> Seen:

@@ -3,6 +3,9 @@
 A keyframe is predicted in several windows, with other errors each time.  Within a window of m views whose poses err
 independently, eliminating the window's own frame leaves one factor per pair of views, each with 1/m of the information
 of a view: sum_i |x_i - g|^2, minimal over g, is (1/m) sum_{i<j} |x_i - x_j|^2.
+
+Only windows that place a keyframe vote: those of live frames see nearly the same images again, and a network would err
+in the same way again.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ class _Pair:
     translation: Array = field(default_factory=lambda: np.zeros(3))
     information_rotation: float = 0.0
     information_translation: float = 0.0
-    count: int = 0
 
 
 class Repeats:
@@ -60,7 +62,6 @@ class Repeats:
             pair.translation += translation * scale * T[:3, 3]
             pair.information_rotation += rotation
             pair.information_translation += translation
-            pair.count += 1
 
     def between(self, keyframes: Sequence[int]) -> Between:
         """The means, with keyframes numbered as given."""
@@ -69,10 +70,9 @@ class Repeats:
         if not found:
             return Between.none()
         first, second, pairs = zip(*found, strict=True)
-        counted = np.array([min(1.0, self._config.repeats / p.count) for p in pairs])
         rotation = np.array([p.information_rotation for p in pairs])
         translation = np.array([p.information_translation for p in pairs])
-        sigma = 1 / np.sqrt(np.stack([counted * rotation, counted * translation], axis=1))
+        sigma = 1 / np.sqrt(np.stack([rotation, translation], axis=1))
         T = se3.make(
             se3.nearest_rotation(np.stack([p.rotation for p in pairs])),
             np.stack([p.translation for p in pairs]) / translation[:, None],

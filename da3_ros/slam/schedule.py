@@ -67,6 +67,11 @@ class Schedule:
         """A keyframe waits or is being predicted."""
         return bool(self._pending or self._repair) or (self._out is not None and self._out.kind is not Kind.LIVE)
 
+    @property
+    def new_views(self) -> int:
+        """How many of the last views of the window that is out are new."""
+        return len(self._out.new) if self._out is not None else 0
+
     def add_keyframe(self, tracked: Tracked) -> None:
         """Queue a keyframe; when the predictor is too slow the oldest queued one is given up."""
         room = max(self._window.size - self._window.overlap, 1)

@@ -71,6 +71,18 @@ def join(shared: Sequence[Shared], config: SeamConfig) -> Seam:
     return Seam(log_scale, sigma, spread, *place(shared, float(np.exp(log_scale))))
 
 
+def agreeing(shared: Sequence[Shared], S_chain_win: Sim3) -> list[Shared]:
+    """Those whose pose in the window fits the seam no worse than three times what is usual among them."""
+    if not shared:
+        return []
+    ours = np.stack([s.keyframe.T_chain_cam for s in shared])
+    theirs = S_chain_win.act_pose(np.stack([s.T_win_cam for s in shared]))
+    angle = se3.rotation_angle(np.swapaxes(ours[:, :3, :3], -1, -2) @ theirs[:, :3, :3])
+    distance = np.linalg.norm(ours[:, :3, 3] - theirs[:, :3, 3], axis=1)
+    fits = [value <= 3 * robust.mad_sigma(value, 0.0) + 1e-12 for value in (angle, distance)]
+    return [s for s, fit in zip(shared, fits[0] & fits[1], strict=True) if fit]
+
+
 def log_ratio(shared: Shared, config: SeamConfig) -> tuple[float, float] | None:
     """log(chain units per window unit) over one keyframe's pixels, and its 1-sigma; None without common pixels."""
     ours, theirs = shared.keyframe.depth, shared.depth

@@ -26,7 +26,7 @@ from da3_ros.slam.landmarks import Seen, in_camera
 from da3_ros.slam.poselog import PoseLog, scaled
 from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
-from da3_ros.slam.seam import Shared
+from da3_ros.slam.seam import Shared, agreeing
 from da3_ros.slam.tracker import Features, Track, Tracker
 from da3_ros.slam.window import View
 from da3_ros.types import (
@@ -110,7 +110,8 @@ class Slam:
             PredictorError: the prediction cannot be used and nothing changed; call ``refuse`` with the error.
         """
         frames = prediction.window.frames
-        views = windows.unpack(prediction, [f.camera for f in frames], [self._intrinsics.of(f) for f in frames])
+        given, believed = [f.camera for f in frames], [self._intrinsics.of(f) for f in frames]
+        views = windows.unpack(prediction, given, believed, self._schedule.new_views)
         request = self._schedule.take_back()
         if self._segment_out != self._segment:
             return self._integration([])  # the chain was cut while this window was out
@@ -129,7 +130,6 @@ class Slam:
         T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
         if request.kind is Kind.LIVE:
             self._junctions.observe_scale(junction, prediction.scale_sigma)
-            self._measure(shared, [], [], junction)
             self._place_live(request, T_chain_cam[-1])
             fused = []
         else:
@@ -298,7 +298,7 @@ class Slam:
         self, shared: Sequence[Shared], placed: Sequence[Keyframe], new: Sequence[View], junction: Junction
     ) -> None:
         """Hear what a window says of how its keyframes lie to each other."""
-        known = [] if junction.weak else shared
+        known = [] if junction.weak else agreeing(shared, junction.seam.S_chain_win)
         keyframes = [*(s.keyframe for s in known), *placed]
         poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
         self._refinement.measure(keyframes, poses, junction.seam.S_chain_win.scale)
@@ -310,8 +310,11 @@ class Slam:
         assert newest.depth is not None
         height, width = gray.shape
         lag = self._chain.keyframes[-len(self._chain.active) - fixed :]
-        if self._refinement.adjust(lag, newest.depth.camera.resized(width, height)):
+        camera = newest.depth.camera.resized(width, height)
+        if self._refinement.adjust(lag, camera):
             self._chain.moved()
+        else:
+            self._refinement.reseed(newest, camera)
         self._refinement.forget(lag, self._tracker.followed)
 
     def _follow(self, keyframe: Keyframe, gray: ImageArray) -> None:
@@ -326,7 +329,8 @@ class Slam:
         rows = landmarks.rows(new.ids)
         points, covariance = in_camera(T_cam_chain, landmarks.points[rows], landmarks.covariance[rows])
         pixels = new.pixels.astype(np.float32)
-        self._tracker.add(gray, Features(new.ids, points, covariance, pixels, np.ones(len(rows), bool)))
+        alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
+        self._tracker.add(gray, Features(new.ids, points, covariance, pixels, alive, misses))
 
     def _place_live(self, request: Request, T_chain_cam: Array) -> None:
         reference = self._chain.newest

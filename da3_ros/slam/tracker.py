@@ -22,6 +22,7 @@ from da3_ros.types import ImageArray
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
 _MIN_SIGMA_PX = 0.3  # flow is not better than this, however small the residuals look
 _INDEPENDENT = 100  # depth errors are patch-correlated: more points than this add no information
+_MOST_MISSES = 5  # frames in a row in which a feature does not fit
 _MAX_SURPRISE_DEG = 45.0  # against the motion so far; more is a wrong minimum
 
 
@@ -49,6 +50,7 @@ class Features:
     covariance: Array = field(default_factory=lambda: np.zeros((0, 3, 3)))  # (N, 3, 3) of the points
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))  # (N, 2) in the image before
     alive: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # (N,) not lost so far
+    misses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) frames since an inlier
 
     def __len__(self) -> int:
         """How many, lost ones included."""
@@ -56,17 +58,12 @@ class Features:
 
     def taken(self, rows: np.ndarray) -> Features:
         """Some of them."""
-        return Features(self.ids[rows], self.points[rows], self.covariance[rows], self.pixels[rows], self.alive[rows])
+        return Features(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def joined(self, other: Features) -> Features:
         """Both; ``other`` has newer landmarks only."""
-        return Features(
-            np.concatenate([self.ids, other.ids]),
-            np.concatenate([self.points, other.points]),
-            np.concatenate([self.covariance, other.covariance]),
-            np.concatenate([self.pixels, other.pixels]),
-            np.concatenate([self.alive, other.alive]),
-        )
+        names = self.__dataclass_fields__
+        return Features(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
 
 class Tracker:
@@ -108,7 +105,7 @@ class Tracker:
         self._camera, self._T_ref_cam = camera, T_ref_cam
         kept = self._features.taken(self._features.alive & np.isin(self._features.ids, ids))
         rows = np.searchsorted(ids, kept.ids)
-        self._features = Features(kept.ids, points[rows], covariance[rows], kept.pixels, kept.alive)
+        self._features = Features(kept.ids, points[rows], covariance[rows], kept.pixels, kept.alive, kept.misses)
 
     def add(self, gray: ImageArray, new: Features) -> None:
         """Follow new landmarks, whose pixels are those in ``gray``, an image that may lie a little back."""
@@ -138,6 +135,10 @@ class Tracker:
         if count < 6 or surprise_deg > _MAX_SURPRISE_DEG:
             T_ref_cam, count = guess, 0
             inlier[:] = False
+        if count:
+            # What moves with the camera, a bumper or a reflection, is followed well and never fits.
+            features.misses = np.where(inlier, 0, features.misses + 1)
+            features.alive = features.alive & (features.misses < _MOST_MISSES)
         step = se3.inverse(self._T_ref_cam) @ T_ref_cam
         self._velocity = step if self._moving else np.eye(4)
         self._moving = True
@@ -235,6 +236,7 @@ class Tracker:
             # What the landmark's own uncertainty does to its pixel, against the noise of the flow.
             spread = d_point @ T[:3, :3]
             vague = 0.5 * np.einsum("nij,njk,nik->n", spread, features.covariance, spread) / _MIN_SIGMA_PX**2
+            vague = np.maximum(vague, 0)
             scaled = norm / np.sqrt(1 + vague)
             inlier = scaled < self._config.inlier_px
             sigma = max(_MIN_SIGMA_PX, robust.MAD_TO_SIGMA * float(np.median(scaled)))

@@ -44,13 +44,16 @@ class View:
         return self.depth.scaled(log_scale)
 
 
-def unpack(prediction: Prediction, given: Sequence[Pinhole | None], believed: Sequence[Pinhole | None]) -> list[View]:
+def unpack(
+    prediction: Prediction, given: Sequence[Pinhole | None], believed: Sequence[Pinhole | None], new: int = 1
+) -> list[View]:
     """Split a prediction into views, with cameras from its poses or in closed form from its rays.
 
     Args:
         prediction: of one window.
         given: per view the calibrated camera, or None.
         believed: the same, with what earlier windows taught about uncalibrated cameras; used for the depth.
+        new: how many of the last views must have depth.
 
     Raises:
         PredictorError: the prediction's shapes do not fit, it is not finite, or its rays do not form a camera.
@@ -68,7 +71,7 @@ def unpack(prediction: Prediction, given: Sequence[Pinhole | None], believed: Se
         asked = i in prediction.window.depth_views
         depth = Depth.first(prediction.depth[i], prediction.confidence[i], camera) if asked else None
         views.append(View(T_win_cam[i], seen[i], depth))
-    if views[-1].depth is None or not np.isfinite(views[-1].depth.log).any():
+    if any(view.depth is None or not view.depth.any() for view in views[-max(new, 1) :]):
         raise PredictorError("the prediction has no valid depth for the newest view")
     return views
 

@@ -28,6 +28,8 @@ def join(shared: Sequence[Shared], config: SeamConfig) -> Seam:
         keep = np.isfinite(difference) & (weight > config.min_confidence**2)
         ratios.append(difference[keep].astype(float))
         weights.append(weight[keep].astype(float))
+    if not ratios:
+        return Seam(np.nan, np.nan, np.nan, Sim3.identity(), np.inf, np.inf)
     log_scale = robust.weighted_median(np.concatenate(ratios), np.concatenate(weights))
     scale = float(np.exp(log_scale))
     ours = np.stack([s.keyframe.T_chain_cam for s in shared])
