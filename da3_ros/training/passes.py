@@ -1,0 +1,110 @@
+"""The network over several windows at once, with a view into its attention.
+
+The same operations as ``Network.forward``, which takes one window; a test holds the two together.  What training
+needs beside the outputs is kept on the way: tokens before and after the first cross-view blocks, and the attention of
+their first head.  The model itself carries none of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from da3_ros.model.backbone import Attention, Block, rotate
+from da3_ros.model.grid import Grid
+from da3_ros.model.network import Network
+from da3_ros.model.positions import positions
+
+SUPERVISED_BLOCKS = 2  # cross-view blocks whose attention is supervised
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passed:
+    """What a network says of B windows of S views, and what it thought on the way; P patches per view."""
+
+    depth: Tensor  # (V, H, W) of the V dense views
+    depth_confidence: Tensor  # (V, H, W)
+    rays: Tensor  # (V, h, w, 6)
+    ray_confidence: Tensor  # (V, h, w)
+    cameras: Tensor  # (B, S, 9)
+    descriptors: Tensor  # (B, S, P, C) tokens before the first cross-view block
+    last: Tensor  # (B, S, P, 2 C) features of the last depth
+    mixed: list[Tensor] = field(default_factory=list)  # (B, S, P, C) tokens after each supervised block
+    attention: list[Tensor] = field(default_factory=list)  # (B, S - 1, P, S (1 + P)) log attention of its first head
+
+
+def run(
+    network: Network, images: Tensor, dense: Tensor | None = None, cameras: Tensor | None = None
+) -> Passed:
+    """Predict B windows (B, S, 3, H, W), the reference view first.
+
+    Args:
+        network: any-view network.
+        images: normalised, sides multiples of 14.
+        dense: indices (V,) into the B * S views, window by window, of those that pass the dense heads; None: all.
+        cameras: (B, S, 9) known cameras.
+    """
+    backbone, preset = network.backbone, network.preset
+    windows, views = images.shape[:2]
+    grid = Grid.of(*images.shape[-2:])
+    table = positions(grid.rows, grid.columns, preset.dim // preset.heads, images.device)
+    tokens, _ = backbone.encode(images.flatten(0, 1), backbone.positions_at(grid.rows, grid.columns))
+    if cameras is None:
+        tokens_of_cameras = backbone.camera_tokens(views).repeat(windows, 1)
+    else:
+        tokens_of_cameras = torch.cat([network.camera_encoder(window) for window in cameras])
+    first = preset.alternate_from
+    assert first is not None
+    x = within = backbone.enter(tokens, tokens_of_cameras, table)
+    across, per_view = table.across(views), x.shape[1]
+    features, mixed, attention = [], [], []
+    descriptors = x[:, 1:]
+    for i in range(first + 1 - first % 2, preset.depth):
+        block = backbone.blocks[i]
+        assert isinstance(block, Block)
+        if i % 2:
+            joined = x.reshape(windows, views * per_view, -1)
+            if len(mixed) < SUPERVISED_BLOCKS:
+                attention.append(_log_attention(block, joined, across, per_view))
+            x = block(joined, across).view_as(x)
+            if len(mixed) < SUPERVISED_BLOCKS:
+                mixed.append(x[:, 1:].unflatten(0, (windows, views)))
+        else:
+            x = within = block(x, table.within)
+        if i in preset.out_layers:
+            features.append(torch.cat([within[:, 1:], backbone.norm(x[:, 1:])], dim=-1))
+    camera = network.camera(torch.cat([within[:, 0], x[:, 0]], dim=-1))
+    shown = features if dense is None else [feature[dense] for feature in features]
+    levels = network.neck(shown, grid)
+    depth, depth_confidence = network.depth(levels, grid)
+    rays, ray_confidence = network.rays(levels, grid)
+    split = (windows, views)
+    return Passed(
+        depth,
+        depth_confidence,
+        rays,
+        ray_confidence,
+        camera.unflatten(0, split),
+        descriptors.unflatten(0, split),
+        features[-1].unflatten(0, split),
+        mixed,
+        attention,
+    )
+
+
+def _log_attention(block: Block, x: Tensor, rotation: tuple[Tensor, Tensor], per_view: int) -> Tensor:
+    """Log attention (B, S - 1, P, S T) of the first head: from the patches of all views but the first to all tokens."""
+    attn: Attention = block.attn
+    width = attn.q_norm.normalized_shape[0] if isinstance(attn.q_norm, nn.LayerNorm) else x.shape[-1] // attn.heads
+    dim = x.shape[-1]
+    entered = block.norm1(x)
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    q = nn.functional.linear(entered[:, per_view:], weight[:width], bias[:width])
+    k = nn.functional.linear(entered, weight[dim : dim + width], bias[dim : dim + width])
+    cos, sin = rotation
+    q = rotate(attn.q_norm(q)[:, None], cos[per_view:], sin[per_view:])[:, 0]
+    k = rotate(attn.k_norm(k)[:, None], cos, sin)[:, 0]
+    logits = (q @ k.transpose(1, 2)).float() / width**0.5
+    return logits.log_softmax(dim=-1).unflatten(1, (-1, per_view))[:, :, 1:]
