@@ -38,7 +38,7 @@ class Batch:
     rays: Tensor  # (B, S, h, w, 6)
     cameras: Tensor  # (B, S, 9), as the camera head gives them
     attention: Tensor  # (B, S - 1, P, P) share of each patch of the reference view in the match of each patch
-    displacement: Tensor  # (B, S - 1, P, 2) columns and rows from a patch to its match, in patches; 0 where hidden
+    displacement: Tensor  # (B, S - 1, P, 2) from a patch to its match, shares of width and height; 0 where hidden
     visible: Tensor  # (B, S - 1, P) bool
 
     @property
@@ -108,7 +108,7 @@ def example(images: Sequence[ImageArray], views: Sequence[View]) -> _Example:
         matches = patch_matches(view, views[0], rows, columns)
         attention.append(soft_targets(matches, width, height, rows, columns))
         middles = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1).reshape(-1, 2)
-        moved = (matches.pixels + 0.5) / PATCH - middles
+        moved = (matches.pixels + 0.5) / (width, height) - middles / (columns, rows)
         displacement.append(np.where(matches.visible[:, None], moved, 0))
         visible.append(matches.visible)
     return _Example(
@@ -137,7 +137,8 @@ def camera_codes(T: Array, views: Sequence[View]) -> Array:
     """Centre, quaternion x y z w and vertical and horizontal field of view (S, 9), in the unit of ``T``."""
     quaternion = se3.quaternion_from_rotation(T[:, :3, :3])
     fov = [
-        (2 * np.arctan(v.camera.height / 2 / v.camera.fy), 2 * np.arctan(v.camera.width / 2 / v.camera.fx)) for v in views
+        (2 * np.arctan(v.camera.height / 2 / v.camera.fy), 2 * np.arctan(v.camera.width / 2 / v.camera.fx))
+        for v in views
     ]
     return np.concatenate([T[:, :3, 3], quaternion, np.array(fov)], axis=1)
 

@@ -53,14 +53,14 @@ class LossConfig:
 
     depth: float = param(0.5, "depth, weighted by its confidence", low=0)
     gradient: float = param(0.5, "gradients of depth", low=0)
-    rays: float = param(2.0, "rays", low=0)
+    rays: float = param(5.0, "rays", low=0)
     points: float = param(0.5, "points made of depth and rays", low=0)
-    camera: float = param(2.0, "cameras of the camera head", low=0)
+    camera: float = param(5.0, "cameras of the camera head", low=0)
     confidence: float = param(0.2, "reward for confidence: a certain error e is optimal at confidence this / e", low=0)
     attention: float = param(0.3, "attention of one head to the true match, in two cross-view blocks", low=0)
     displacement: float = param(0.5, "displacement of a patch, read out of these blocks", low=0)
     descriptor: float = param(0.1, "InfoNCE of patch descriptors before the first cross-view block", low=0)
-    patches: float = param(1.0, "depth and rays of the middle of each patch, read out of the last features", low=0)
+    patches: float = param(2.0, "depth and rays of the middle of each patch, read out of the last features", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,9 @@ class OptimiserConfig:
     warmup_steps: int = param(300, "steps over which the learning rate rises", low=0)
     weight_decay: float = param(0.05, "weight decay of matrices", low=0)
     clip: float = param(1.0, "largest norm of the gradient", low=0)
-    average: float = param(0.998, "decay of the running mean of the weights, which is judged and exported", low=0, high=1)
+    average: float = param(
+        0.998, "decay of the running mean of the weights, which is judged and exported", low=0, high=1
+    )
 
 
 @dataclass(frozen=True, slots=True)

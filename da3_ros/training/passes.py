@@ -35,9 +35,7 @@ class Passed:
     attention: list[Tensor] = field(default_factory=list)  # (B, S - 1, P, S (1 + P)) log attention of its first head
 
 
-def run(
-    network: Network, images: Tensor, dense: Tensor | None = None, cameras: Tensor | None = None
-) -> Passed:
+def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: Tensor | None = None) -> Passed:
     """Predict B windows (B, S, 3, H, W), the reference view first.
 
     Args:
@@ -59,7 +57,9 @@ def run(
     assert first is not None
     x = within = backbone.enter(tokens, tokens_of_cameras, table)
     across, per_view = table.across(views), x.shape[1]
-    features, mixed, attention = [], [], []
+    features: list[Tensor] = []
+    mixed: list[Tensor] = []
+    attention: list[Tensor] = []
     descriptors = x[:, 1:]
     for i in range(first + 1 - first % 2, preset.depth):
         block = backbone.blocks[i]

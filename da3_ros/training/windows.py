@@ -43,7 +43,7 @@ class WindowSampler:
             linked = self._linked(world, limits)
             chosen = [int(rng.integers(len(linked)))]
             while len(chosen) < views:
-                near = linked[chosen].any(axis=0)
+                near = linked[chosen].any(axis=0, keepdims=True)[0]
                 near[chosen] = False
                 candidates = np.flatnonzero(near)
                 if not len(candidates):
@@ -63,8 +63,8 @@ class WindowSampler:
             R = world.T_world_cam[:, :3, :3]
             self._rotation[index] = np.degrees(se3.rotation_angle(np.swapaxes(R, -1, -2)[:, None] @ R[None]))
         low, high = limits.parallax
-        linked = (world.parallax >= low) & (world.parallax <= high) & (world.overlap >= limits.overlap)
-        linked &= self._rotation[index] <= limits.rotation_deg
-        linked &= linked.T
-        np.fill_diagonal(linked, False)
-        return linked
+        near = np.logical_and(world.parallax >= low, world.parallax <= high)
+        seen = np.logical_and(world.overlap >= limits.overlap, self._rotation[index] <= limits.rotation_deg)
+        linked = np.logical_and(near, seen)
+        both: NDArray[np.bool_] = linked & linked.T & ~np.eye(len(linked), dtype=bool)
+        return both

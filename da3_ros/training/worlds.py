@@ -7,12 +7,12 @@ A world is a folder: ``images.npy`` (N, H, W, 3) uint8, ``depth.npy`` (N, H, W) 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from da3_ros.types import FloatArray, ImageArray
 RENDERED = (224, 168)  # px; training cuts and shrinks windows out of it, which varies the focal length
 _JUDGED = (336, 252)  # px, rendered with the sensor's own noise and shrunk to the size below, as a real frame is
 JUDGED = (168, 126)  # px, of held-out worlds
+_JUDGED_VIEWS = 40
 _GRID = (9, 12)  # rows and columns of the points by which overlap is counted
 _SHARE_RECORDED = 0.3  # of the worlds that are seen along a recorded motion, where there are any
 
@@ -75,9 +76,23 @@ def drawn_spec(seed: int, views: int, motions: Sequence[Path]) -> WorldSpec:
     )
 
 
-def judging_spec(seed: int, views: int) -> WorldSpec:
+def judging_spec(seed: int) -> WorldSpec:
     """A held-out world: everything as a user's world has it by default, at five frames a second."""
-    return WorldSpec(seed, frames=views, size=_JUDGED, rate=5.0)
+    return WorldSpec(seed, frames=_JUDGED_VIEWS, size=_JUDGED, rate=5.0)
+
+
+def recorded_motions(folder: str) -> list[Path]:
+    """Trajectory files of a folder, in order; none where no folder is named.
+
+    Raises:
+        SourceError: the folder holds none.
+    """
+    if not folder:
+        return []
+    found = sorted(path for path in Path(folder).expanduser().glob("*.txt"))
+    if not found:
+        raise SourceError(f"{folder} holds no recorded motion (*.txt in TUM form); name another folder, or none")
+    return found
 
 
 def render(cache: Path, specs: Iterable[WorldSpec], tell: Told) -> list[int]:
@@ -118,7 +133,9 @@ def open_world(folder: Path) -> CachedWorld:
         mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "depth")}
         small = {name: np.load(folder / f"{name}.npy") for name in ("poses", "overlap", "parallax")}
     except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read the rendered world {folder}: {reason(error)}; delete it to render anew") from error
+        raise SourceError(
+            f"cannot read the rendered world {folder}: {reason(error)}; delete it to render anew"
+        ) from error
     camera = Pinhole(*about["camera"])
     return CachedWorld(
         about["seed"], camera, mapped["images"], mapped["depth"], small["poses"], small["overlap"], small["parallax"]
@@ -158,7 +175,13 @@ def _write(folder: Path, spec: WorldSpec, source: WorldSource) -> None:
         depth[i] = cv2.resize(frame.truth.depth, size, interpolation=cv2.INTER_NEAREST)
     views = [View(d.astype(np.float32), T, camera) for d, T in zip(depth, source.poses, strict=True)]
     overlap, parallax = relations(views)
-    arrays = {"images": images, "depth": depth, "poses": source.poses, "overlap": overlap, "parallax": parallax}
+    arrays: dict[str, NDArray[Any]] = {
+        "images": images,
+        "depth": depth,
+        "poses": source.poses,
+        "overlap": overlap,
+        "parallax": parallax,
+    }
     about = {"seed": spec.seed, "camera": [*camera.size, camera.fx, camera.fy, camera.cx, camera.cy]}
     temporary = None
     try:
@@ -167,7 +190,7 @@ def _write(folder: Path, spec: WorldSpec, source: WorldSource) -> None:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         (temporary / "world.json").write_text(json.dumps(about))
-        os.replace(temporary, folder)
+        temporary.replace(folder)
     except OSError as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
