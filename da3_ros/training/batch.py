@@ -26,6 +26,7 @@ from da3_ros.training.worlds import CachedWorld
 from da3_ros.types import FloatArray, ImageArray
 
 _RAYS_PER_PATCH = 8  # rays along a side of a patch
+_UNIT_STRIDE = 3  # px
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,10 +125,15 @@ def example(images: Sequence[ImageArray], views: Sequence[View]) -> _Example:
 
 
 def mean_norm(depth: FloatArray, valid: Array, T_reference_cam: Array, views: Sequence[View]) -> float:
-    """Mean distance of the points of all views from the reference camera; 1 where there is no point."""
+    """Mean distance of the points of all views from the reference camera; 1 where there is no point.
+
+    Every third pixel of every third row stands for its neighbours.
+    """
     total, count = 0.0, 0
+    sample = slice(1, None, _UNIT_STRIDE)
     for d, good, T, view in zip(depth, valid, T_reference_cam, views, strict=True):
-        points = (view.camera.directions() * d[..., None])[good]
+        kept = good[sample, sample]
+        points = (view.camera.directions()[sample, sample] * d[sample, sample, None])[kept]
         total += float(np.linalg.norm(se3.transform(T, points), axis=1).sum())
         count += len(points)
     return total / count if total > 0 else 1.0

@@ -47,7 +47,9 @@ def patch_matches(view: View, other: View, rows: int, columns: int) -> Matches:
     with np.errstate(invalid="ignore"):
         found = other.camera.project(there)
         near = np.rint(found)
-        inside = np.all((near >= 0) & (near < (other.camera.width, other.camera.height)), axis=1)
+        inside: NDArray[np.bool_] = np.logical_and.reduce(
+            (near >= 0) & (near < (other.camera.width, other.camera.height)), axis=1
+        )
         column, row = np.where(inside[:, None], near, 0).astype(int).T
         seen = other.depth[row, column]
         visible = inside & (np.abs(seen - there[:, 2]) < _SAME_SURFACE * there[:, 2])

@@ -43,7 +43,7 @@ class WindowSampler:
             linked = self._linked(world, limits)
             chosen = [int(rng.integers(len(linked)))]
             while len(chosen) < views:
-                near = linked[chosen].any(axis=0, keepdims=True)[0]
+                near: NDArray[np.bool_] = np.logical_or.reduce(linked[chosen])
                 near[chosen] = False
                 candidates = np.flatnonzero(near)
                 if not len(candidates):

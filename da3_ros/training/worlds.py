@@ -116,7 +116,7 @@ def render(cache: Path, specs: Iterable[WorldSpec], tell: Told) -> list[int]:
                 if spec.motion is not None and not spec.motion.exists():
                     raise
                 continue
-            _write(folder, spec, source)
+            write_world(folder, _rendered(spec, source))
         there.append(spec.seed)
     tell(len(specs), len(specs))
     return there
@@ -162,27 +162,28 @@ def relations(views: Sequence[View]) -> tuple[FloatArray, FloatArray]:
     return overlap, parallax
 
 
-def _write(folder: Path, spec: WorldSpec, source: WorldSource) -> None:
-    """Render all views into a folder beside its place, then move it there."""
-    size = JUDGED if spec.size == _JUDGED else spec.size
-    camera = source.camera.resized(*size)
-    images = np.empty((len(source), size[1], size[0], 3), np.uint8)
-    depth = np.empty((len(source), size[1], size[0]), np.float16)
-    for i, frame in enumerate(source):
-        assert frame.truth is not None
-        assert frame.truth.depth is not None
-        images[i] = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-        depth[i] = cv2.resize(frame.truth.depth, size, interpolation=cv2.INTER_NEAREST)
-    views = [View(d.astype(np.float32), T, camera) for d, T in zip(depth, source.poses, strict=True)]
+def world_of(seed: int, camera: Pinhole, images: ImageArray, depth: FloatArray, T_world_cam: Array) -> CachedWorld:
+    """A world of views in memory; overlap and parallax are worked out."""
+    views = [View(d.astype(np.float32), T, camera) for d, T in zip(depth, T_world_cam, strict=True)]
     overlap, parallax = relations(views)
+    return CachedWorld(seed, camera, images, depth.astype(np.float16), T_world_cam, overlap, parallax)
+
+
+def write_world(folder: Path, world: CachedWorld) -> None:
+    """Write a world beside its place, then move it there.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
     arrays: dict[str, NDArray[Any]] = {
-        "images": images,
-        "depth": depth,
-        "poses": source.poses,
-        "overlap": overlap,
-        "parallax": parallax,
+        "images": world.images,
+        "depth": world.depth,
+        "poses": world.T_world_cam,
+        "overlap": world.overlap,
+        "parallax": world.parallax,
     }
-    about = {"seed": spec.seed, "camera": [*camera.size, camera.fx, camera.fy, camera.cx, camera.cy]}
+    camera = world.camera
+    about = {"seed": world.seed, "camera": [*camera.size, camera.fx, camera.fy, camera.cx, camera.cy]}
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -195,3 +196,16 @@ def _write(folder: Path, spec: WorldSpec, source: WorldSource) -> None:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         raise OutputError(f"cannot write the rendered world {folder}: {reason(error)}; choose another place") from error
+
+
+def _rendered(spec: WorldSpec, source: WorldSource) -> CachedWorld:
+    """Render all views of a world."""
+    size = JUDGED if spec.size == _JUDGED else spec.size
+    images = np.empty((len(source), size[1], size[0], 3), np.uint8)
+    depth = np.empty((len(source), size[1], size[0]), np.float32)
+    for i, frame in enumerate(source):
+        assert frame.truth is not None
+        assert frame.truth.depth is not None
+        images[i] = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        depth[i] = cv2.resize(frame.truth.depth, size, interpolation=cv2.INTER_NEAREST)
+    return world_of(spec.seed, source.camera.resized(*size), images, depth, source.poses)
