@@ -62,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.worlds_only:
         _worlds(out, config)
         return 0
-    _limit_threads(config.threads)
+    from da3_ros.training.threads import limit_threads
+
+    limit_threads(config.threads)
     if arguments.judge:
         return _judge_all(out, config)
     from da3_ros.training import state as states
@@ -178,13 +180,6 @@ def _judge_all(out: Path, config: TrainingConfig) -> int:
         verdict = judge(network, judged, (config.curriculum.width, config.curriculum.height), views=views)
         _say(f"windows of {views} views in {len(judged)} held-out worlds: {verdict.text()}")
     return 0
-
-
-def _limit_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
 
 
 def _millions(trainer: Trainer) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,5 +57,5 @@ def load(path: Path) -> State:
         return State(**torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"there is no {path} to go on from; start without --resume") from None
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} is not the state of a training run ({reason(error)}); start anew") from error
+    except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path} is not the state of a training run; start a new run in another folder") from error
