@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="train a small network of your own on synthetic worlds",
         description="Render procedural worlds (once), train da3-tiny on them at low priority, judge it on worlds it "
         "never saw, and keep in the folder of the run: state.pt to go on from, log.jsonl, curve.svg, config.yaml, and "
-        f"{CHECKPOINT}/ in the released layout, which --model and predictor take. Ctrl-C saves and stops.",
+        f"{CHECKPOINT}/ in the released layout, which --model and predictor take. Ctrl-C and SIGTERM save and stop.",
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("training"), metavar="DIR", help="folder of the run (default training)")
@@ -126,6 +127,9 @@ def _train(
     until = Until(math.inf if arguments.minutes is None else arguments.minutes, arguments.steps)
     _say(f"step {trainer.step} of {config.steps}, {len(worlds)} worlds, {_millions(trainer):.1f} M parameters")
     stopped = False
+    # A background process of a shell ignores Ctrl-C; whoever ends it politely finds its work saved too.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.default_int_handler)
     try:
         for step, found, row in trainer.train(until):
             line = log.add(step, trainer.minutes, found, row)
