@@ -221,13 +221,13 @@ def test_parts_of_the_loss_by_hand():
     assert float(loss.masked_mean(depth, torch.zeros_like(valid))) == 0
     c = torch.tensor([[[1.0, 3.0], [2.0, 9.0]]])
     error = (depth - truth).abs()  # 0 1 2 .
+    assert float(loss.confident(c, error, valid)) == pytest.approx((1 * 0 + 3 * 1 + 2 * 2) / (1 + 3 + 2))
     certainty = (0 + 3 - 0.2 * np.log(3) + 2 * 2 - 0.2 * np.log(2)) / 3
-    expected = (1 * 0 + 3 * 1 + 2 * 2) / (1 + 3 + 2) + 0.1 * certainty
-    assert float(loss.confident(c, error, valid, 0.2)) == pytest.approx(expected)
+    assert float(loss.certainty_loss(c, error, valid, 0.2)) == pytest.approx(certainty)
     ray, zero = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), torch.zeros(6)
     assert float(loss.weighted_ray_error(ray, zero)) == pytest.approx(0.1 + 0.2 + 0.9 + 15 / 6)
     camera = torch.tensor([[7.0, 0, 0, 0, 0, 0, 0, 0.1, 0.3]])
-    assert float(loss.camera_loss(camera, torch.zeros(1, 9))) == pytest.approx(1 + 2 * 0.2)
+    assert float(loss.camera_loss(camera, torch.zeros(1, 9))) == pytest.approx(1 + 0.3 * 0.2)
 
 
 def test_confidence_is_best_at_reward_over_error():
@@ -253,19 +253,27 @@ def test_the_truth_has_no_loss(worlds):
         torch.zeros(1),
         [],
         [log_attention],
+        [],
     )
     centre = depth[:, 7::14, 7::14].flatten(1)[None]
     middles = rays.unflatten(1, (6, 8)).unflatten(3, (8, 8)).mean(dim=(2, 4)).flatten(1, 2)[None]
+    places = batch.displacement + _middles()
     descriptors = torch.nn.functional.normalize(torch.ones(1, 2, patches, 4), dim=-1)
-    read = Read(descriptors, torch.tensor(1.0), [batch.displacement], centre.log(), middles)
+    read = Read(descriptors, torch.tensor(1.0), [places], [batch.displacement], centre.log(), middles)
     parts = loss.losses(LossConfig(), batch, passed, read, None).parts
-    for name in ("depth", "gradient", "camera", "attention", "displacement", "patches"):
+    for name in ("depth", "gradient", "camera", "attention", "place", "displacement", "patches"):
         assert abs(parts[name]) < 1e-3, name
     assert abs(parts["rays"]) < 1e-6
     assert parts["points"] < 0.02  # depth is interpolated where the rays are
     assert parts["descriptor"] > 1  # these descriptors tell nothing apart
     worse = replace(passed, rays=rays + 0.1)
-    assert loss.losses(LossConfig(), batch, worse, read, None).parts["rays"] == pytest.approx(0.1 + 0.1 * 0.1, rel=1e-3)
+    assert loss.losses(LossConfig(), batch, worse, read, None).parts["rays"] == pytest.approx(0.1, rel=1e-3)
+
+
+def _middles():
+    return torch.stack(
+        torch.meshgrid((torch.arange(8) + 0.5) / 8, (torch.arange(6) + 0.5) / 6, indexing="xy"), -1
+    ).flatten(0, 1)
 
 
 def test_only_what_is_visible_is_supervised(worlds):

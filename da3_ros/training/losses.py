@@ -3,14 +3,15 @@
 All l1, on targets in the unit of their window (see ``batch``).  Predictions are not rescaled: the network learns the
 unit.  Depth D, rays (d, t), P = t + D d; c is a confidence of 1 and above, m marks valid pixels:
 
-    depth     mean over m of  (c / mean c) |D' - D|,  c held fixed,  and  c e - w log c,  the error e held fixed
-    gradient  mean over m of  |dx D' - dx D| + |dy D' - dy D|
-    rays      mean of  |(d', t') - (d, t)|,  and  c e - w log c  as above
-    points    mean over m of  |t' + D' d' - P|
-    camera    mean of  |code' - code|
+    depth      mean over m of  (c / mean c) |D' - D|,  c held fixed
+    gradient   mean over m of  |dx D' - dx D| + |dy D' - dy D|
+    rays       mean of  |(d', t') - (d, t)|
+    certainty  mean of  c e - w log c,  for depth and rays, the error e held fixed
+    points     mean over m of  |t' + D' d' - P|
+    camera     mean of  |code' - code|
 
-The paper has  c e - w log c  as one term.  Its gradient grows as errors fall, c being w / e in the end, until depth
-drowns the rays; split as above the weight of a pixel relative to others is the same and that of depth stays put.
+The paper has  c |D' - D| - w log c  as one term.  Its gradient grows as errors fall, c being w / e in the end, until
+depth drowns the rays; split as above, pixels weigh the same relative to each other and depth as a whole stays put.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from da3_ros.training.config import LossConfig
 from da3_ros.training.passes import Passed
 from da3_ros.training.readouts import Read
 
-_FOV = 2.0  # weight of the field of view within the camera loss, relative to its other numbers
+# Weight of the field of view within the camera loss.  One view tells little of it: its error stays large for long and,
+# at the weight of the others, would hide what they have to say.
+_FOV = 0.3
 # Of a ray's direction and origin; they sum up to 1.  A small turn moves all directions sideways, as a shift of the
 # principal point does, and tells itself from that only by how their third component changes over the image.  Origins
 # are small numbers.
 _RAY_WEIGHTS = (0.1, 0.1, 0.3, 1 / 6, 1 / 6, 1 / 6)
-_CONFIDENCE = 0.1  # weight of what teaches confidences, which no other loss touches
 _DISPLACED = 3.0  # brings displacements, shares of the image, to the size of the other losses
 
 
@@ -50,13 +52,15 @@ def losses(config: LossConfig, batch: Batch, passed: Passed, read: Read, dense: 
     )
     depth_error, ray_error = (passed.depth - depth).abs(), weighted_ray_error(passed.rays, rays)
     parts = {
-        "depth": confident(passed.depth_confidence, depth_error, valid, config.confidence),
+        "depth": confident(passed.depth_confidence, depth_error, valid),
         "gradient": gradient_loss(passed.depth, depth, valid),
-        "rays": ray_error.mean()
-        + _CONFIDENCE * certainty_loss(passed.ray_confidence, ray_error, None, config.confidence),
+        "rays": ray_error.mean(),
+        "certainty": certainty_loss(passed.depth_confidence, depth_error, valid, config.reward)
+        + certainty_loss(passed.ray_confidence, ray_error, None, config.reward),
         "points": point_loss(passed, depth, valid, rays),
         "camera": camera_loss(passed.cameras, batch.cameras),
         "attention": torch.stack([attention_loss(log, batch) for log in passed.attention]).mean(),
+        "place": torch.stack([place_loss(p, batch) for p in read.places]).mean(),
         "displacement": torch.stack([displacement_loss(d, batch) for d in read.displacements]).mean(),
         "descriptor": descriptor_loss(read, batch),
         "patches": patch_loss(read, batch),
@@ -70,11 +74,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def confident(confidence: Tensor, error: Tensor, valid: Tensor, reward: float) -> Tensor:
-    """Errors (N, H, W) weighted by their confidence, of mean weight 1, and what teaches the confidence."""
-    weight = confidence.detach()
-    weighted = (weight * error * valid).sum() / (weight * valid).sum().clamp(min=1)
-    return weighted + _CONFIDENCE * certainty_loss(confidence, error, valid, reward)
+def confident(confidence: Tensor, error: Tensor, valid: Tensor) -> Tensor:
+    """Mean of errors (N, H, W) weighted by their confidence, which learns nothing from it."""
+    weight = confidence.detach() * valid
+    return (weight * error).sum() / weight.sum().clamp(min=1)
 
 
 def certainty_loss(confidence: Tensor, error: Tensor, valid: Tensor | None, reward: float) -> Tensor:
@@ -131,6 +134,14 @@ def attention_loss(log_attention: Tensor, batch: Batch) -> Tensor:
 def displacement_loss(displacement: Tensor, batch: Batch) -> Tensor:
     """Displacements (B, S - 1, P, 2) of visible patches, shares of the image."""
     return _DISPLACED * masked_mean((displacement - batch.displacement).abs().mean(dim=-1), batch.visible)
+
+
+def place_loss(place: Tensor, batch: Batch) -> Tensor:
+    """Places (B, S - 1, P, 2) of the matches of visible patches in the reference view, shares of the image."""
+    rows, columns = batch.images.shape[-2] // PATCH, batch.images.shape[-1] // PATCH
+    v, u = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+    middles = torch.stack([u / columns, v / rows], dim=-1).flatten(0, 1)
+    return displacement_loss(place - middles, batch)
 
 
 def descriptor_loss(read: Read, batch: Batch) -> Tensor:

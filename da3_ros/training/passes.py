@@ -33,6 +33,7 @@ class Passed:
     last: Tensor  # (B, S, P, 2 C) features of the last depth
     mixed: list[Tensor] = field(default_factory=list)  # (B, S, P, C) tokens after each supervised block
     attention: list[Tensor] = field(default_factory=list)  # (B, S - 1, P, S (1 + P)) log attention of its first head
+    fetched: list[Tensor] = field(default_factory=list)  # (B, S - 1, P, D) what that head brings to each patch
 
 
 def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: Tensor | None = None) -> Passed:
@@ -60,6 +61,7 @@ def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: 
     features: list[Tensor] = []
     mixed: list[Tensor] = []
     attention: list[Tensor] = []
+    fetched: list[Tensor] = []
     descriptors = x[:, 1:]
     for i in range(first + 1 - first % 2, preset.depth):
         block = backbone.blocks[i]
@@ -67,7 +69,9 @@ def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: 
         if i % 2:
             joined = x.reshape(windows, views * per_view, -1)
             if len(mixed) < SUPERVISED_BLOCKS:
-                attention.append(_log_attention(block, joined, across, per_view))
+                log, brought = _first_head(block, joined, across, per_view)
+                attention.append(log)
+                fetched.append(brought)
             x = block(joined, across).view_as(x)
             if len(mixed) < SUPERVISED_BLOCKS:
                 mixed.append(x[:, 1:].unflatten(0, (windows, views)))
@@ -91,20 +95,30 @@ def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: 
         features[-1].unflatten(0, split),
         mixed,
         attention,
+        fetched,
     )
 
 
-def _log_attention(block: Block, x: Tensor, rotation: tuple[Tensor, Tensor], per_view: int) -> Tensor:
-    """Log attention (B, S - 1, P, S T) of the first head: from the patches of all views but the first to all tokens."""
+def _first_head(block: Block, x: Tensor, rotation: tuple[Tensor, Tensor], per_view: int) -> tuple[Tensor, Tensor]:
+    """What the first head does for the patches of all views but the first, before its projection.
+
+    Returns:
+        (log attention (B, S - 1, P, S T) to all tokens, weighted values (B, S - 1, P, D))
+    """
     attn: Attention = block.attn
-    width = attn.q_norm.normalized_shape[0] if isinstance(attn.q_norm, nn.LayerNorm) else x.shape[-1] // attn.heads
     dim = x.shape[-1]
+    width = dim // attn.heads
     entered = block.norm1(x)
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    q = nn.functional.linear(entered[:, per_view:], weight[:width], bias[:width])
-    k = nn.functional.linear(entered, weight[dim : dim + width], bias[dim : dim + width])
+    parts = [slice(k * dim, k * dim + width) for k in range(3)]
+    others = entered[:, per_view:]
+    q, k, v = (
+        nn.functional.linear(of, attn.qkv.weight[part], attn.qkv.bias[part])
+        for of, part in zip((others, entered, entered), parts, strict=True)
+    )
     cos, sin = rotation
     q = rotate(attn.q_norm(q)[:, None], cos[per_view:], sin[per_view:])[:, 0]
     k = rotate(attn.k_norm(k)[:, None], cos, sin)[:, 0]
-    logits = (q @ k.transpose(1, 2)).float() / width**0.5
-    return logits.log_softmax(dim=-1).unflatten(1, (-1, per_view))[:, :, 1:]
+    log = ((q @ k.transpose(1, 2)).float() / width**0.5).log_softmax(dim=-1)
+    brought = log.exp() @ v.float()
+    split = (-1, per_view)
+    return log.unflatten(1, split)[:, :, 1:], brought.unflatten(1, split)[:, :, 1:]

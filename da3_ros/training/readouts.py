@@ -20,6 +20,7 @@ class Read:
 
     descriptors: Tensor  # (B, S, P, C) of length 1
     sharpness: Tensor  # () factor on their similarity
+    places: list[Tensor]  # (B, S - 1, P, 2) of the match, shares of the image, from what the supervised heads bring
     displacements: list[Tensor]  # (B, S - 1, P, 2) shares of the image, one per supervised block
     log_depth: Tensor  # (B, S, P) of the middle of each patch
     rays: Tensor  # (B, S, P, 6) of the middle of each patch
@@ -33,6 +34,7 @@ class Readouts(nn.Module):
         dim = preset.dim
         self.descriptor = nn.Linear(dim, _DESCRIPTOR)
         self.log_sharpness = nn.Parameter(torch.tensor(2.0))
+        self.places = nn.ModuleList(nn.Linear(dim // preset.heads, 2) for _ in range(SUPERVISED_BLOCKS))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(SUPERVISED_BLOCKS))
         self.displacements = nn.ModuleList(nn.Linear(dim, 2) for _ in range(SUPERVISED_BLOCKS))
         self.last_norm = nn.LayerNorm(2 * dim)
@@ -44,6 +46,7 @@ class Readouts(nn.Module):
         return Read(
             nn.functional.normalize(self.descriptor(passed.descriptors), dim=-1),
             self.log_sharpness.exp().clamp(max=50),
+            [layer(brought) for layer, brought in zip(self.places, passed.fetched, strict=True)],
             _each(self.norms, self.displacements, passed.mixed),
             patches[..., 0],
             patches[..., 1:],
