@@ -40,6 +40,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add("--steps", type=int, metavar="N", help="stop at this step (default: the end of the schedule)")
     add("--worlds-only", action="store_true", help="render the worlds that are missing, and stop")
     add("--judge", action="store_true", help="only judge the run's network, on all held-out worlds")
+    add("--teach", metavar="SOURCE", help="let --teacher predict this recording, and keep that as worlds to train on")
+    add(
+        "--teacher", type=Path, metavar="DIR", help="folder of the network that teaches, as da3 model download makes it"
+    )
+    add("--stride", type=int, default=1, metavar="N", help="with --teach: use every Nth frame")
     add("--defaults", action="store_true", help="print the default configuration and stop")
     parser.set_defaults(run=run)
 
@@ -59,7 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     if given is None and (arguments.resume or arguments.judge) and (out / "config.yaml").exists():
         given = out / "config.yaml"
     config = configs.load(given)
+    options.require((arguments.teach is None) == (arguments.teacher is None), "--teach and --teacher go together")
     os.nice(max(0, _NICE - os.nice(0)))
+    if arguments.teach is not None:
+        _teach(out, config, arguments)
+        return 0
     if arguments.worlds_only:
         _worlds(out, config)
         return 0
@@ -84,6 +93,7 @@ def _worlds(
     """Worlds to train on and to be judged by, rendered where they are missing."""
     from da3_ros.commands.progress import Progress
     from da3_ros.training.split import HELD_OUT_SEEDS, training_seeds
+    from da3_ros.training.teacher import taught_seeds
     from da3_ros.training.worlds import drawn_spec, judging_spec, open_worlds, recorded_motions, render
 
     data = config.data
@@ -98,7 +108,23 @@ def _worlds(
         if judged is None or "judge" in label:
             with Progress(label) as progress:
                 both.append(open_worlds(cache, render(cache, specs, progress)))
-    return both[-1], both[0]
+    taught = [] if judged is not None else open_worlds(cache, taught_seeds(cache))
+    return [*both[-1], *taught], both[0]
+
+
+def _teach(out: Path, config: TrainingConfig, arguments: argparse.Namespace) -> None:
+    """Let a larger network say what is in a recording."""
+    from da3_ros.commands.progress import Progress
+    from da3_ros.model.checkpoint import load
+    from da3_ros.sources import open_source
+    from da3_ros.training.teacher import teach
+    from da3_ros.training.worlds import RENDERED
+
+    source = open_source(arguments.teach, stride=arguments.stride)
+    teacher = load(arguments.teacher).network
+    with Progress("windows taught") as progress:
+        made = teach(source, teacher, out / config.data.cache, progress, views=config.data.taught_views, size=RENDERED)
+    _say(f"{len(made)} windows of {config.data.taught_views} frames of {arguments.teach} are among the worlds now")
 
 
 def _train(

@@ -21,6 +21,7 @@ class DataConfig:
     motions: str = param("", "folder of recorded hand-held motions in TUM form; empty: the worlds' own walks only")
     worlds: int = param(400, "worlds to train on", low=1, high=100_000)
     views: int = param(64, "views rendered per world", low=8, high=1000)
+    taught_views: int = param(8, "frames that a teacher sees together", low=2, high=64)
     judged_worlds: int = param(12, "held-out worlds that judge the network during training", low=1, high=50)
     zoom: float = param(1.33, "largest zoom into a view, which lengthens its focal length", low=1, high=1.33)
     colour: float = param(1.0, "strength of colour, exposure and contrast changes, as a factor", low=0, high=3)

@@ -24,7 +24,7 @@ from da3_ros.geometry.rays import camera_from_rays
 from da3_ros.geometry.scale_shift import fit_scale_shift
 from da3_ros.geometry.se3 import Array
 from da3_ros.model import confidence
-from da3_ros.model.network import Network
+from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.preprocess import Preprocessor, fitted_size
 from da3_ros.training.worlds import CachedWorld, Told, world_of, write_world
 from da3_ros.types import FloatArray, Frame, ImageArray, Source
@@ -33,8 +33,21 @@ FIRST_TAUGHT_SEED = 2_000_000_000  # worlds of a teacher are numbered from here
 _DOUBTED = 0.05  # least trusted share of the teacher's pixels of a window, which are left out
 
 
+def taught_seeds(cache: Path) -> list[int]:
+    """Numbers of a cache's worlds that a teacher made."""
+    found = (int(path.parent.name) for path in cache.glob("*/world.json") if path.parent.name.isdigit())
+    return sorted(number for number in found if number >= FIRST_TAUGHT_SEED)
+
+
 def teach(
-    source: Source, teacher: Network, cache: Path, tell: Told, *, views: int, size: tuple[int, int], longest: int = 504
+    source: Source,
+    teacher: Network | MonoNetwork,
+    cache: Path,
+    tell: Told,
+    *,
+    views: int,
+    size: tuple[int, int],
+    longest: int = 504,
 ) -> list[int]:
     """Write worlds of ``views`` frames each from a recording.
 
@@ -54,13 +67,14 @@ def teach(
         ModelError: the teacher does not predict views together.
         OutputError: the cache cannot be written.
     """
-    if not teacher.preset.any_view:
+    if not isinstance(teacher, Network):
         raise ModelError(f"{teacher.preset.name} looks at one view at a time; a teacher must predict several together")
     written: list[int] = []
+    first = max([FIRST_TAUGHT_SEED - 1, *taught_seeds(cache)]) + 1
     total = len(source) // views
     for number, frames in enumerate(_groups(source, views)):
         tell(number, total)
-        world = taught_world(FIRST_TAUGHT_SEED + number, frames, teacher, size, longest)
+        world = taught_world(first + number, frames, teacher, size, longest)
         if world is not None:
             write_world(cache / str(world.seed), world)
             written.append(world.seed)
