@@ -23,9 +23,9 @@ from da3_ros.training import state as states
 from da3_ros.training.batch import plain_batch
 from da3_ros.training.config import CurriculumConfig, OptimiserConfig, TrainingConfig
 from da3_ros.training.export import export
-from da3_ros.training.initial import initial_network, sine_positions
+from da3_ros.training.initial import _place_channels, initial_network, sine_positions
 from da3_ros.training.judge import depth_errors, judge, pose_errors
-from da3_ros.training.passes import run
+from da3_ros.training.passes import first_look, run
 from da3_ros.training.readouts import Readouts
 from da3_ros.training.split import HELD_OUT_SEEDS
 from da3_ros.training.teacher import FIRST_TAUGHT_SEED, aligned_depth, taught_world, teach
@@ -38,7 +38,14 @@ CONFIG = TrainingConfig(
     steps=40,
     views_per_step=6,
     dense_share=0.5,
-    curriculum=CurriculumConfig(first_parallax=0.5, first_rotation_deg=40.0, first_overlap=0.3, least_parallax=0.005),
+    curriculum=CurriculumConfig(
+        first_parallax=0.5,
+        first_rotation_deg=40.0,
+        first_overlap=0.3,
+        first_least_rotation_deg=0.0,
+        within_steps=2,
+        least_parallax=0.005,
+    ),
     optimiser=OptimiserConfig(rate=2e-3, warmup_steps=2, average=0.5),
 )
 
@@ -147,10 +154,49 @@ def test_steps_on_one_window_reduce_the_loss(worlds):
     batch = plain_batch(worlds[0], (1, 4), (112, 84))
     trainer._make = lambda *_: batch
     found = [losses for _, losses, _ in trainer.train(Until(steps=40))]
-    first, last = found[0].parts, found[-1].parts
-    assert float(found[-1].total.detach()) < 0.5 * float(found[0].total.detach())
-    for name in ("rays", "camera", "attention", "displacement"):
+    begin = CONFIG.curriculum.within_steps
+    assert found[begin - 1].parts.keys() == {"attention", "patches"}
+    first, last = found[begin].parts, found[-1].parts
+    assert float(found[-1].total.detach()) < 0.5 * float(found[begin].total.detach())
+    for name in ("rays", "camera", "place", "displacement"):
         assert last[name] < first[name], name
+
+
+def test_at_first_only_the_blocks_within_views_learn(worlds):
+    trainer = Trainer(CONFIG, SMALL, worlds)
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    list(trainer.train(Until(steps=CONFIG.curriculum.within_steps)))
+    changed = {name for name, value in trainer.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("backbone.blocks.0.") for name in changed)
+    assert {name for name in changed if not name.startswith("backbone")} == set()
+    assert {name for name in changed if name.startswith(("backbone.blocks.3.mlp", "backbone.blocks.4."))} == set()
+
+
+def test_the_supervised_head_starts_as_a_matcher(worlds):
+    network = initial_network(SMALL, 1)
+    images = plain_batch(worlds[0], (1, 4, 6), (112, 84)).images
+    with torch.no_grad():
+        passed = run(network, images)
+        tokens, log = first_look(network, images)
+        middles = torch.stack(
+            torch.meshgrid((torch.arange(6) + 0.5) / 6, (torch.arange(8) + 0.5) / 8, indexing="ij"), dim=-1
+        ).flatten(0, 1)
+        torch.testing.assert_close(log, passed.attention[0])
+        places = network.backbone.positions_at(6, 8)[0, 1:, _place_channels(32, 16)]
+    known = torch.cat([places, torch.ones(48, 1)], dim=1)
+    error = known.double() @ torch.linalg.lstsq(known.double(), middles.double()).solution - middles
+    assert error.abs().max() < 1e-3  # a place is linear in these channels
+    assert tokens.shape == (1, 3, 48, 32)
+
+
+def test_layers_that_say_small_numbers_go_slower(worlds):
+    trainer = Trainer(CONFIG, SMALL, worlds)
+    factor = {id(p): group["factor"] for group in trainer._optimiser.param_groups for p in group["params"]}
+    network, optimiser = trainer.network, CONFIG.optimiser
+    assert factor[id(network.camera.fc_qvec.weight)] == optimiser.last_layers < 1
+    assert factor[id(network.rays.out.weight)] == optimiser.dense > 1
+    assert factor[id(network.backbone.blocks[0].norm1.bias)] == 1
+    assert len(factor) == sum(1 for module in (network, trainer.readouts) for _ in module.parameters())
 
 
 def test_time_is_up(worlds):
@@ -194,6 +240,9 @@ def test_judging_is_repeatable(worlds):
     a, b = (judge(network, worlds, (112, 84), per_world=2) for _ in range(2))
     assert a == b
     assert a.pairs == 4
+    assert a.flat_abs_rel > 0
+    assert a.turned_deg > 0
+    assert 0 < a.same_place <= 1
     assert network.training
     assert "AbsRel" in a.text()
 
@@ -322,7 +371,8 @@ def test_the_command_trains_resumes_and_judges(worlds, tmp_path, capsys, monkeyp
     file = tmp_path / "c.yaml"
     file.write_text(
         "data: {worlds: 1, judged_worlds: 1}\nviews_per_step: 2\n"
-        "curriculum: {first_parallax: 0.5, first_overlap: 0.3, least_parallax: 0.005, first_rotation_deg: 40}\n"
+        "curriculum: {first_parallax: 0.5, first_overlap: 0.3, least_parallax: 0.005, first_rotation_deg: 40,\n"
+        "  first_least_rotation_deg: 0, within_steps: 1}\n"
     )
     run_, out = ["train", "--out", str(tmp_path / "run")], tmp_path / "run"
     assert main([*run_, "--config", str(file), "--steps", "2"]) == 0

@@ -160,10 +160,9 @@ def _train(
         for step, found, row in trainer.train(until):
             line = log.add(step, trainer.minutes, found, row)
             if line is not None:
-                _say(
-                    f"step {step}  {trainer.minutes:.0f} min  loss {line['loss']:.3f}  rays {line['rays']:.4f}  "
-                    f"camera {line['camera']:.4f}  attention {line['attention']:.2f}  {line['views_per_s']:.1f} views/s"
-                )
+                shown = ("loss", "patches", "rays", "camera", "attention", "displacement")
+                parts = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
+                _say(f"step {step}  {trainer.minutes:.0f} min  {parts}  {line['views_per_s']:.1f} views/s")
             if step % config.save_every == 0:
                 states.save(out / states.STATE, trainer.state())
             if step % config.judge_every == 0:

@@ -37,14 +37,20 @@ class CurriculumConfig:
     small_width: int = param(112, "width of the images at first, px", low=28)
     small_height: int = param(84, "height of the images at first, px", low=28)
     small_steps: int = param(4000, "steps with small images", low=0)
+    within_steps: int = param(
+        1500, "first steps, in which the blocks within views learn to match and no other does", low=0
+    )
     ramp_steps: int = param(6000, "steps until motion and views have reached their full range", low=0)
     most_views: int = param(6, "views of the largest windows", low=2, high=12)
     least_parallax: float = param(0.01, "least parallax between linked views, share of the depth", low=0)
-    first_parallax: float = param(0.10, "most parallax between linked views at first, share of the depth", low=0)
+    first_parallax: float = param(0.35, "most parallax between linked views at first, share of the depth", low=0)
     most_parallax: float = param(0.35, "most parallax between linked views, share of the depth", low=0)
-    first_rotation_deg: float = param(12.0, "most rotation between linked views at first, deg", low=0, high=180)
+    first_least_rotation_deg: float = param(
+        12.0, "least rotation between linked views at first, deg; falls to 0", low=0, high=180
+    )
+    first_rotation_deg: float = param(45.0, "most rotation between linked views at first, deg", low=0, high=180)
     most_rotation_deg: float = param(35.0, "most rotation between linked views, deg", low=0, high=180)
-    first_overlap: float = param(0.7, "least overlap of linked views at first", low=0, high=1)
+    first_overlap: float = param(0.4, "least overlap of linked views at first", low=0, high=1)
     least_overlap: float = param(0.4, "least overlap of linked views", low=0, high=1)
 
 
@@ -52,25 +58,26 @@ class CurriculumConfig:
 class LossConfig:
     """Weights of the parts of the loss; the second half is there in training only."""
 
-    depth: float = param(0.5, "depth, weighted by its confidence", low=0)
+    depth: float = param(3.0, "depth, weighted by its confidence", low=0)
     gradient: float = param(0.5, "gradients of depth", low=0)
-    rays: float = param(5.0, "rays", low=0)
+    rays: float = param(10.0, "rays", low=0)
     points: float = param(0.5, "points made of depth and rays", low=0)
-    camera: float = param(5.0, "cameras of the camera head", low=0)
+    camera: float = param(15.0, "cameras of the camera head", low=0)
     certainty: float = param(0.1, "what teaches the confidences, which learn from nothing else", low=0)
     reward: float = param(0.2, "reward for confidence: for an error e the best confidence is this / e", low=0)
     attention: float = param(0.5, "attention of one head to the true match, in two cross-view blocks", low=0)
-    place: float = param(1.0, "place of the match, read out of what that head brings", low=0)
-    displacement: float = param(2.0, "displacement of a patch, read out of the tokens after these blocks", low=0)
-    descriptor: float = param(0.1, "InfoNCE of patch descriptors before the first cross-view block", low=0)
-    patches: float = param(2.0, "depth and rays of the middle of each patch, read out of the last features", low=0)
+    place: float = param(0.5, "place of the match, read out of what that head brings", low=0)
+    displacement: float = param(1.0, "displacement of a patch, read out of the tokens after these blocks", low=0)
+    patches: float = param(3.0, "depth and rays of the middle of each patch, read out of the last features", low=0)
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
     """AdamW and its schedule."""
 
-    rate: float = param(8e-4, "largest learning rate", low=0)
+    rate: float = param(6e-4, "largest learning rate", low=0)
+    last_layers: float = param(0.3, "factor on it for the layers that say cameras, and for read-outs", low=0)
+    dense: float = param(2.0, "factor on it for the dense heads", low=0)
     last_share: float = param(0.02, "learning rate at the end, as a share of the largest", low=0, high=1)
     warmup_steps: int = param(300, "steps over which the learning rate rises", low=0)
     weight_decay: float = param(0.05, "weight decay of matrices", low=0)

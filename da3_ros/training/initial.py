@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from da3_ros.model.backbone import Block
 from da3_ros.model.heads import Residual
 from da3_ros.model.network import Network
 from da3_ros.model.presets import PATCH, Preset
+from da3_ros.training.passes import SUPERVISED_BLOCKS, first_across
 
 _SPREAD = 0.02  # deviation of learned tokens
 
@@ -18,7 +20,8 @@ def initial_network(preset: Preset, seed: int) -> Network:
     """Draw a network.
 
     Residual branches start small, positions as sines and cosines (so that a displacement is a linear matter from the
-    start), patch embeddings as a plain linear layer's, rays as looking ahead from the origin, the quaternion as 1.
+    start), patch embeddings as a plain linear layer's, rays as looking ahead from the origin, the quaternion as 1.  The
+    supervised heads start as what they are to become (see ``_start_matching``).
     """
     torch.manual_seed(seed)
     network = Network(preset)
@@ -46,8 +49,42 @@ def initial_network(preset: Preset, seed: int) -> Network:
         for name, parameter in network.named_parameters():
             if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
                 parameter.mul_(shrink)
+        _start_matching(network)
         _start_heads(network)
     return network
+
+
+def _start_matching(network: Network) -> None:
+    """Let the first head of the supervised blocks bring each patch the place of what looks like it.
+
+    Its queries equal its keys, so that attention goes to what is alike; its values are some waves of the position,
+    which no pixel disturbs; what it brings goes to channels where nothing else is.  The displacement of a patch is then
+    linear in its token, as soon as attention finds the match.
+    """
+    backbone, preset = network.backbone, network.preset
+    width = preset.dim // preset.heads
+    places = _place_channels(preset.dim, width)
+    kept = [c + 1 for c in places]
+    backbone.patch_embed.proj.weight[places + kept] = 0
+    backbone.pos_embed[..., kept] = 0
+    for i in range(first_across(preset), preset.depth, 2)[:SUPERVISED_BLOCKS]:
+        block = backbone.blocks[i]
+        assert isinstance(block, Block)
+        weight, out = block.attn.qkv.weight, block.attn.proj.weight
+        weight[preset.dim : preset.dim + width] = weight[:width]
+        values, brought = range(2 * preset.dim, 2 * preset.dim + len(places)), range(len(places))
+        weight[list(values)] = 0
+        out[kept] = 0
+        out[:, list(brought)] = 0
+        weight[list(values), places] = 1
+        out[kept, list(brought)] = 1
+
+
+def _place_channels(dim: int, most: int) -> list[int]:
+    """Channels of ``sine_positions`` with four waves of rows and columns, from the longest on, at most ``most``."""
+    quarter = dim // 4
+    waves = [round(share * (quarter - 2)) for share in (1.0, 0.7, 0.35, 0.05)][: most // 4]
+    return [start * quarter + wave for wave in waves for start in range(4)]
 
 
 def _start_heads(network: Network) -> None:

@@ -22,7 +22,7 @@ from da3_ros.types import FloatArray
 
 PARALLAX = (0.05, 0.30)  # of the pairs that are judged, share of the depth
 _OVERLAP = 0.4
-_ROTATION_DEG = 40.0
+_ROTATION_DEG = (0.0, 40.0)
 _SEED = 7
 
 
@@ -39,6 +39,10 @@ class Verdict:
     head_translation_deg: float
     focal: float  # share by which the focal length is off
     matched: float  # share of visible patches whose attention is highest within one patch of the true match
+    flat_abs_rel: float  # of a wall of one depth, as a yardstick
+    flat_delta1: float
+    turned_deg: float  # true rotation, which is the error of a camera that never moves
+    same_place: float  # share of visible patches matched by the same place in the image
     pairs: int
 
     def row(self) -> dict[str, float]:
@@ -47,12 +51,14 @@ class Verdict:
 
     def text(self) -> str:
         """The figures in one line."""
+        flat = f"one depth everywhere: {self.flat_abs_rel:.3f}, {self.flat_delta1:.3f}"
         rays = f"rotation {self.rotation_deg:.2f} deg ({self.known_rotation_deg:.2f} with K known)"
         return (
-            f"depth AbsRel {self.abs_rel:.3f}, delta1 {self.delta1:.3f}; cameras from rays: {rays}, "
+            f"depth AbsRel {self.abs_rel:.3f}, delta1 {self.delta1:.3f} ({flat}); "
+            f"turned by {self.turned_deg:.2f} deg, cameras from rays: {rays}, "
             f"translation {self.translation_deg:.1f} deg, focal {100 * self.focal:.1f} %; "
             f"camera head: {self.head_rotation_deg:.2f} deg, {self.head_translation_deg:.1f} deg; "
-            f"matched {100 * self.matched:.0f} %; {self.pairs} pairs"
+            f"matched {100 * self.matched:.0f} % (by the same place: {100 * self.same_place:.0f} %); {self.pairs} pairs"
         )
 
 
@@ -69,6 +75,10 @@ class _Samples:
     head_translation: list[float]
     focal: list[float]
     matched: list[float]
+    flat_abs_rel: list[float]
+    flat_delta1: list[float]
+    turned: list[float]
+    same_place: list[float]
 
 
 def judge(
@@ -79,7 +89,7 @@ def judge(
     Every view is paired with the reference view; cameras come from the rays in closed form.
     """
     limits = Difficulty(size, views, PARALLAX, _ROTATION_DEG, _OVERLAP)
-    samples = _Samples([], [], [], [], [], [], [], [], [])
+    samples = _Samples(*([] for _ in fields(_Samples)))
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -93,16 +103,23 @@ def judge(
     def middle(values: list[float]) -> float:
         return float(np.median(values)) if values else float("nan")
 
+    def mean(values: list[float]) -> float:
+        return float(np.mean(values)) if values else float("nan")
+
     return Verdict(
-        abs_rel=float(np.mean(samples.abs_rel)),
-        delta1=float(np.mean(samples.delta1)),
+        abs_rel=mean(samples.abs_rel),
+        delta1=mean(samples.delta1),
         rotation_deg=middle(samples.rotation),
         translation_deg=middle(samples.translation),
         known_rotation_deg=middle(samples.known_rotation),
         head_rotation_deg=middle(samples.head_rotation),
         head_translation_deg=middle(samples.head_translation),
         focal=middle(samples.focal),
-        matched=float(np.mean(samples.matched)) if samples.matched else float("nan"),
+        matched=mean(samples.matched),
+        flat_abs_rel=mean(samples.flat_abs_rel),
+        flat_delta1=mean(samples.flat_delta1),
+        turned_deg=middle(samples.turned),
+        same_place=mean(samples.same_place),
         pairs=len(samples.rotation),
     )
 
@@ -131,6 +148,9 @@ def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
         abs_rel, delta1 = depth_errors(depth, truth, valid)
         samples.abs_rel.append(abs_rel)
         samples.delta1.append(delta1)
+        abs_rel, delta1 = depth_errors(np.ones_like(depth), truth, valid)
+        samples.flat_abs_rel.append(abs_rel)
+        samples.flat_delta1.append(delta1)
     height, width = batch.images.shape[-2:]
     codes = batch.cameras[0].numpy().astype(float)
     found: list[RayCamera | None] = []
@@ -148,6 +168,7 @@ def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
     head_poses = se3.from_quaternion(head[:, :3], head[:, 3:7])
     for i in range(1, len(found)):
         rotation, translation = _relative_errors(found[0], found[i], truth_poses[i])
+        samples.turned.append(pose_errors(np.eye(4), truth_poses[i])[0])
         samples.rotation.append(rotation)
         samples.translation.append(translation)
         samples.known_rotation.append(_relative_errors(calibrated[0], calibrated[i], truth_poses[i])[0])
@@ -176,8 +197,12 @@ def _measure_attention(log_attention: Array, batch: Batch, samples: _Samples) ->
     """Compare the place of the highest attention (S - 1, P, ...) in the reference view with the best of the target."""
     target = batch.attention[0].numpy()
     patches, columns = target.shape[-1], batch.images.shape[-1] // 14
-    best, true = log_attention[..., 1 : 1 + patches].argmax(axis=-1), target.argmax(axis=-1)
-    far = np.maximum(np.abs(best // columns - true // columns), np.abs(best % columns - true % columns))
-    visible = batch.visible[0].numpy()
-    if visible.any():
-        samples.matched.append(float((far <= 1)[visible].mean()))
+    true, visible = target.argmax(axis=-1), batch.visible[0].numpy()
+    if not visible.any():
+        return
+    for best, into in (
+        (log_attention[..., 1 : 1 + patches].argmax(axis=-1), samples.matched),
+        (np.arange(patches), samples.same_place),
+    ):
+        far = np.maximum(np.abs(best // columns - true // columns), np.abs(best % columns - true % columns))
+        into.append(float((far <= 1)[visible].mean()))

@@ -62,10 +62,19 @@ def losses(config: LossConfig, batch: Batch, passed: Passed, read: Read, dense: 
         "attention": torch.stack([attention_loss(log, batch) for log in passed.attention]).mean(),
         "place": torch.stack([place_loss(p, batch) for p in read.places]).mean(),
         "displacement": torch.stack([displacement_loss(d, batch) for d in read.displacements]).mean(),
-        "descriptor": descriptor_loss(read, batch),
         "patches": patch_loss(read, batch),
     }
     total = torch.stack([getattr(config, name) * value for name, value in parts.items()]).sum()
+    return Losses(total, {name: float(value.detach()) for name, value in parts.items()})
+
+
+def early_losses(config: LossConfig, batch: Batch, log_attention: Tensor, log_depth: Tensor) -> Losses:
+    """Losses of what there is before the first cross-view block: its attention, and log depth (B, S, P)."""
+    parts = {
+        "attention": attention_loss(log_attention, batch),
+        "patches": log_depth_loss(log_depth, batch),
+    }
+    total = config.attention * parts["attention"] + config.patches * parts["patches"]
     return Losses(total, {name: float(value.detach()) for name, value in parts.items()})
 
 
@@ -144,22 +153,18 @@ def place_loss(place: Tensor, batch: Batch) -> Tensor:
     return displacement_loss(place - middles, batch)
 
 
-def descriptor_loss(read: Read, batch: Batch) -> Tensor:
-    """InfoNCE: each visible patch against all patches of the reference view."""
-    similarity = read.sharpness * (read.descriptors[:, 1:] @ read.descriptors[:, :1].transpose(-1, -2))
-    target = batch.attention
-    divergence = (torch.special.xlogy(target, target) - target * similarity.log_softmax(dim=-1)).sum(dim=-1)
-    return masked_mean(divergence, batch.visible)
-
-
 def patch_loss(read: Read, batch: Batch) -> Tensor:
     """Depth (as its logarithm) and rays in the middle of each patch."""
-    middle = slice(PATCH // 2, None, PATCH)
-    depth, valid = batch.depth[..., middle, middle].flatten(2), batch.valid[..., middle, middle].flatten(2)
-    log_error = (read.log_depth - depth.clamp(min=1e-3).log()).abs()
     # A patch has an even number of rays along its side: its middle lies between the four innermost.
     rays = batch.rays
     rows, columns = batch.images.shape[-2] // PATCH, batch.images.shape[-1] // PATCH
     middles = nn.functional.adaptive_avg_pool2d(rays.flatten(0, 1).permute(0, 3, 1, 2), (rows, columns))
     truth = middles.flatten(2).transpose(1, 2).unflatten(0, rays.shape[:2])
-    return 0.5 * masked_mean(log_error, valid) + 2 * weighted_ray_error(read.rays, truth).mean()
+    return 0.5 * log_depth_loss(read.log_depth, batch) + 2 * weighted_ray_error(read.rays, truth).mean()
+
+
+def log_depth_loss(log_depth: Tensor, batch: Batch) -> Tensor:
+    """Logarithm (B, S, P) of depth in the middle of each patch."""
+    middle = slice(PATCH // 2, None, PATCH)
+    depth, valid = batch.depth[..., middle, middle].flatten(2), batch.valid[..., middle, middle].flatten(2)
+    return masked_mean((log_depth - depth.clamp(min=1e-3).log()).abs(), valid)

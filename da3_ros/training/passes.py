@@ -3,6 +3,8 @@
 The same operations as ``Network.forward``, which takes one window; a test holds the two together.  What training
 needs beside the outputs is kept on the way: tokens before and after the first cross-view blocks, and the attention of
 their first head.  The model itself carries none of that.
+
+``first_look`` stops at the first cross-view block: a third of the work, enough to learn what matches what.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from torch import Tensor, nn
 from da3_ros.model.backbone import Attention, Block, rotate
 from da3_ros.model.grid import Grid
 from da3_ros.model.network import Network
-from da3_ros.model.positions import positions
+from da3_ros.model.positions import Positions, positions
+from da3_ros.model.presets import Preset
 
 SUPERVISED_BLOCKS = 2  # cross-view blocks whose attention is supervised
 
@@ -29,7 +32,6 @@ class Passed:
     rays: Tensor  # (V, h, w, 6)
     ray_confidence: Tensor  # (V, h, w)
     cameras: Tensor  # (B, S, 9)
-    descriptors: Tensor  # (B, S, P, C) tokens before the first cross-view block
     last: Tensor  # (B, S, P, 2 C) features of the last depth
     mixed: list[Tensor] = field(default_factory=list)  # (B, S, P, C) tokens after each supervised block
     attention: list[Tensor] = field(default_factory=list)  # (B, S - 1, P, S (1 + P)) log attention of its first head
@@ -48,22 +50,14 @@ def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: 
     backbone, preset = network.backbone, network.preset
     windows, views = images.shape[:2]
     grid = Grid.of(*images.shape[-2:])
-    table = positions(grid.rows, grid.columns, preset.dim // preset.heads, images.device)
-    tokens, _ = backbone.encode(images.flatten(0, 1), backbone.positions_at(grid.rows, grid.columns))
-    if cameras is None:
-        tokens_of_cameras = backbone.camera_tokens(views).repeat(windows, 1)
-    else:
-        tokens_of_cameras = torch.cat([network.camera_encoder(window) for window in cameras])
-    first = preset.alternate_from
-    assert first is not None
-    x = within = backbone.enter(tokens, tokens_of_cameras, table)
+    table = _table(preset, grid, images)
+    x = within = _entered(network, images, cameras)
     across, per_view = table.across(views), x.shape[1]
     features: list[Tensor] = []
     mixed: list[Tensor] = []
     attention: list[Tensor] = []
     fetched: list[Tensor] = []
-    descriptors = x[:, 1:]
-    for i in range(first + 1 - first % 2, preset.depth):
+    for i in range(first_across(preset), preset.depth):
         block = backbone.blocks[i]
         assert isinstance(block, Block)
         if i % 2:
@@ -91,12 +85,55 @@ def run(network: Network, images: Tensor, dense: Tensor | None = None, cameras: 
         rays,
         ray_confidence,
         camera.unflatten(0, split),
-        descriptors.unflatten(0, split),
         features[-1].unflatten(0, split),
         mixed,
         attention,
         fetched,
     )
+
+
+def first_look(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The blocks within views, and whom the first cross-view block would attend to.
+
+    Args:
+        network: any-view network.
+        images: (B, S, 3, H, W) normalised, the reference view first.
+
+    Returns:
+        (tokens (B, S, P, C) before that block, log attention (B, S - 1, P, S (1 + P)) of its first head)
+    """
+    windows, views = images.shape[:2]
+    preset = network.preset
+    table = _table(preset, Grid.of(*images.shape[-2:]), images)
+    x = _entered(network, images, None)
+    block = network.backbone.blocks[first_across(preset)]
+    assert isinstance(block, Block)
+    log, _ = _first_head(block, x.reshape(windows, views * x.shape[1], -1), table.across(views), x.shape[1])
+    return x[:, 1:].unflatten(0, (windows, views)), log
+
+
+def first_across(preset: Preset) -> int:
+    """The first block in which views look at each other."""
+    first = preset.alternate_from
+    assert first is not None, "this network does not mix views"
+    return first + 1 - first % 2
+
+
+def _table(preset: Preset, grid: Grid, images: Tensor) -> Positions:
+    return positions(grid.rows, grid.columns, preset.dim // preset.heads, images.device)
+
+
+def _entered(network: Network, images: Tensor, cameras: Tensor | None) -> Tensor:
+    """Tokens (B S, 1 + P, C) before the first cross-view block."""
+    backbone = network.backbone
+    windows, views = images.shape[:2]
+    grid = Grid.of(*images.shape[-2:])
+    tokens, _ = backbone.encode(images.flatten(0, 1), backbone.positions_at(grid.rows, grid.columns))
+    if cameras is None:
+        tokens_of_cameras = backbone.camera_tokens(views).repeat(windows, 1)
+    else:
+        tokens_of_cameras = torch.cat([network.camera_encoder(window) for window in cameras])
+    return backbone.enter(tokens, tokens_of_cameras, _table(network.preset, grid, images))
 
 
 def _first_head(block: Block, x: Tensor, rotation: tuple[Tensor, Tensor], per_view: int) -> tuple[Tensor, Tensor]:

@@ -25,8 +25,8 @@ from da3_ros.training.batch import Batch, BatchMaker
 from da3_ros.training.config import OptimiserConfig, TrainingConfig
 from da3_ros.training.curriculum import difficulty
 from da3_ros.training.initial import initial_network
-from da3_ros.training.losses import Losses, losses
-from da3_ros.training.passes import run
+from da3_ros.training.losses import Losses, early_losses, losses
+from da3_ros.training.passes import first_look, run
 from da3_ros.training.readouts import Readouts
 from da3_ros.training.worlds import CachedWorld
 
@@ -56,7 +56,7 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self._make = BatchMaker(worlds, config.data, config.seed)
         self._seeds = [world.seed for world in worlds]
-        self._optimiser = _optimiser(config.optimiser, [self.network, self.readouts])
+        self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
         self.step, self.minutes = 0, 0.0
 
     def resume(self, saved: states.State) -> None:
@@ -119,14 +119,8 @@ class Trainer:
     def _learn(self, batch: Batch, rate: float) -> tuple[Losses, float]:
         """One step; returns its losses and the norm of the gradient before clipping."""
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        rng = np.random.default_rng([self.config.seed, self.step, _DENSE_DRAW])
-        dense = _dense(rng, batch.views, self.config.dense_share)
-        known = batch.cameras if rng.random() < self.config.known_camera_share else None
-        with _precision(self.config.bf16):
-            passed = run(self.network, batch.images, dense, known)
-            read = self.readouts(passed)
-        found = losses(self.config.loss, batch, passed, read, dense)
+            group["lr"] = rate * group["factor"]
+        found = self._early(batch) if self.step < self.config.curriculum.within_steps else self._whole(batch)
         self._optimiser.zero_grad(set_to_none=True)
         found.total.backward()
         parameters = [*self.network.parameters(), *self.readouts.parameters()]
@@ -137,6 +131,23 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.network.parameters()), 1 - decay)
         return found, norm
+
+    def _early(self, batch: Batch) -> Losses:
+        """What the blocks within views have to say."""
+        with _precision(self.config.bf16):
+            tokens, log_attention = first_look(self.network, batch.images)
+            log_depth = self.readouts.early(tokens)
+        return early_losses(self.config.loss, batch, log_attention, log_depth)
+
+    def _whole(self, batch: Batch) -> Losses:
+        """What the whole network has to say."""
+        rng = np.random.default_rng([self.config.seed, self.step, _DENSE_DRAW])
+        dense = _dense(rng, batch.views, self.config.dense_share)
+        known = batch.cameras if rng.random() < self.config.known_camera_share else None
+        with _precision(self.config.bf16):
+            passed = run(self.network, batch.images, dense, known)
+            read = self.readouts(passed)
+        return losses(self.config.loss, batch, passed, read, dense)
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
@@ -160,7 +171,8 @@ class Log:
         self._rows.append({"loss": float(found.total.detach()), **found.parts, **row})
         if step % _LOG_EVERY:
             return None
-        means = {key: float(np.mean([r[key] for r in self._rows])) for key in self._rows[0]}
+        known = [key for key in self._rows[-1] if key in self._rows[0]]  # the first steps have fewer parts
+        means = {key: float(np.mean([r[key] for r in self._rows])) for key in known}
         self._rows.clear()
         return self.write({"step": step, "minutes": minutes, **means})
 
@@ -190,14 +202,27 @@ def read_log(folder: Path) -> list[Row]:
     return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
 
 
-def _optimiser(config: OptimiserConfig, modules: Sequence[nn.Module]) -> torch.optim.AdamW:
-    """AdamW; only matrices and kernels decay."""
-    parameters = [p for module in modules for p in module.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2 and p.shape[0] > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2 or p.shape[0] == 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
+def _optimiser(config: OptimiserConfig, network: Network, readouts: Readouts) -> torch.optim.AdamW:
+    """AdamW; only matrices and kernels decay.
+
+    A step of Adam moves every weight by the rate, and so the sum of hundreds of normalised features by a hundred times
+    as much: more than a small turn's whole quaternion.  Layers that say such numbers go slower.  The dense heads,
+    where many narrow layers follow each other, go faster.
+    """
+    camera = network.camera
+    slow = _ids(readouts, camera.fc_t, camera.fc_qvec, camera.fc_fov)
+    fast = _ids(network.neck, network.depth, network.rays)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in (*network.parameters(), *readouts.parameters()):
+        factor = config.last_layers if id(parameter) in slow else config.dense if id(parameter) in fast else 1.0
+        decay = config.weight_decay if parameter.ndim >= 2 and parameter.shape[0] > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    parts = [{"params": ps, "factor": factor, "weight_decay": decay} for (factor, decay), ps in groups.items()]
+    return torch.optim.AdamW(parts, lr=config.rate, betas=(0.9, 0.98), fused=True)
+
+
+def _ids(*modules: nn.Module) -> set[int]:
+    return {id(parameter) for module in modules for parameter in module.parameters()}
 
 
 def _dense(rng: np.random.Generator, views: int, share: float) -> Tensor | None:

@@ -64,7 +64,8 @@ class WindowSampler:
             self._rotation[index] = np.degrees(se3.rotation_angle(np.swapaxes(R, -1, -2)[:, None] @ R[None]))
         low, high = limits.parallax
         near = np.logical_and(world.parallax >= low, world.parallax <= high)
-        seen = np.logical_and(world.overlap >= limits.overlap, self._rotation[index] <= limits.rotation_deg)
-        linked = np.logical_and(near, seen)
+        least, most = limits.rotation_deg
+        turned = np.logical_and(self._rotation[index] >= least, self._rotation[index] <= most)
+        linked = np.logical_and.reduce((near, turned, world.overlap >= limits.overlap))
         both: NDArray[np.bool_] = linked & linked.T & ~np.eye(len(linked), dtype=bool)
         return both
