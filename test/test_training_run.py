@@ -386,5 +386,10 @@ def test_the_command_trains_resumes_and_judges(worlds, tmp_path, capsys, monkeyp
     assert [row["step"] for row in rows] == [2, 3]
     assert "step 2 of 20000" in capsys.readouterr().out
     assert load(out / "checkpoint").folder.name == "da3-tiny"
+    monkeypatch.setattr("da3_ros.training.split.HELD_OUT_SEEDS", HELD_OUT_SEEDS[:1])
+    assert main([*run_, "--judge"]) == 0
+    card = (out / "checkpoint" / "README.md").read_text()
+    assert "training: 3 of 20000 steps of 2 views at 112x84" in card
+    assert "windows of 4 views in 1 worlds" in card
     assert main(["train", "--defaults"]) == 0
     assert "dense_share" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add("--minutes", type=float, metavar="N", help="stop after so many minutes of training")
     add("--steps", type=int, metavar="N", help="stop at this step (default: the end of the schedule)")
     add("--worlds-only", action="store_true", help="render the worlds that are missing, and stop")
-    add("--judge", action="store_true", help="only judge the run's network, on all held-out worlds")
+    add("--judge", action="store_true", help="only judge the run's network, on all held-out worlds, and write its card")
     add("--teach", metavar="SOURCE", help="let --teacher predict this recording, and keep that as worlds to train on")
     add(
         "--teacher", type=Path, metavar="DIR", help="folder of the network that teaches, as da3 model download makes it"
@@ -190,24 +190,31 @@ def _judge(out: Path, trainer: Trainer, log: Log, judged: list[CachedWorld]) -> 
     verdict = judge(network, judged, size)
     figures = {f"held_out_{name}": value for name, value in verdict.row().items()}
     log.write({"step": trainer.step, "minutes": trainer.minutes, "width": size[0], **figures})
-    export(out / CHECKPOINT, network)
+    export(out / CHECKPOINT, network, longest=max(size))
     write_atomic(out / CURVE, learning_curve(read_log(out)))
     _say(f"held out, {size[0]}x{size[1]}: {verdict.text()}")
 
 
 def _judge_all(out: Path, config: TrainingConfig) -> int:
     """The figures of a run's network on all held-out worlds, for pairs and for larger windows."""
+    from da3_ros.files import write_atomic
     from da3_ros.model.checkpoint import load
+    from da3_ros.model.folder import CARD
     from da3_ros.model.network import Network
+    from da3_ros.training import state as states
+    from da3_ros.training.card import card
+    from da3_ros.training.curriculum import difficulty
     from da3_ros.training.judge import judge
     from da3_ros.training.split import HELD_OUT_SEEDS
 
-    network = load(out / CHECKPOINT).network
+    network, saved = load(out / CHECKPOINT).network, states.load(out / states.STATE)
     assert isinstance(network, Network)
     _, judged = _worlds(out, config, len(HELD_OUT_SEEDS))
-    for views in (2, 4):
-        verdict = judge(network, judged, (config.curriculum.width, config.curriculum.height), views=views)
+    size = difficulty(config.curriculum, saved.step).size
+    verdicts = {views: judge(network.float(), judged, size, views=views) for views in (2, 4)}
+    for views, verdict in verdicts.items():
         _say(f"windows of {views} views in {len(judged)} held-out worlds: {verdict.text()}")
+    write_atomic(out / CHECKPOINT / CARD, card(network.preset, config, saved, verdicts, size, len(judged)))
     return 0
 
 

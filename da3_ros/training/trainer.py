@@ -65,11 +65,14 @@ class Trainer:
         Raises:
             ModelError: it is of a network of other sizes.
         """
-        if saved.preset != _sizes(self.preset):
+        if any(saved.preset.get(name) != value for name, value in _sizes(self.preset).items()):
             raise ModelError("the saved run trains a network of other sizes; start a new run in another folder")
         self.network.load_state_dict(saved.network)
         self.readouts.load_state_dict(saved.readouts)
+        here = [(group["factor"], group["weight_decay"]) for group in self._optimiser.param_groups]
         self._optimiser.load_state_dict(saved.optimiser)
+        for group, (factor, decay) in zip(self._optimiser.param_groups, here, strict=True):
+            group.update(factor=factor, weight_decay=decay)  # as configured now, not as they were
         self.average = saved.average
         self.step, self.minutes = saved.step, saved.minutes
 
@@ -236,4 +239,5 @@ def _precision(bf16: bool) -> AbstractContextManager[Any]:
 
 
 def _sizes(preset: Preset) -> dict[str, Any]:
-    return asdict(preset)
+    words = ("name", "repository", "licence", "revision", "parameters", "longest")
+    return {name: value for name, value in asdict(preset).items() if name not in words}
