@@ -199,7 +199,8 @@ class Config:
 
     predictor: str = param(
         "simulated",
-        "simulated, recorded:FILE to replay saved predictions, or a network: da3-small, owner/name of the hub, folder",
+        "simulated, recorded:FILE to replay predictions, or a network: da3-tiny, da3-small, owner/name of the hub, a "
+        "folder",
     )
     seed: int = param(0, "seed of everything random", low=0)
     keyframe: KeyframeConfig = field(default_factory=KeyframeConfig)
