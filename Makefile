@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format bench clean
+.PHONY: help setup demo test check lint types format train bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' \
@@ -44,6 +44,9 @@ check:  ## lint, types and tests: what CI runs
 format: setup  ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+train: setup  ## train da3-tiny on synthetic worlds, or go on (ARGS="--minutes 60")
+	@$(BIN)/da3 train $(ARGS)
 
 bench: setup  ## speed of the parts, as a table
 	@$(BIN)/da3 bench $(ARGS)

@@ -47,7 +47,7 @@ setup(
     packages=find_packages(include=["da3_ros", "da3_ros.*"]),
     # Telling setuptools where the packages are makes an editable installation a plain path entry.
     package_dir={"": "."},
-    package_data={"da3_ros": ["py.typed"]},
+    package_data={"da3_ros": ["py.typed", "model/shipped/*/*"]},
     include_package_data=True,
     python_requires=">=3.10",
     install_requires=[

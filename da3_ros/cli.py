@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import da3_ros
-from da3_ros.commands import bag, bench, demo, doctor, engine, evaluate, model, play, predict, settings
+from da3_ros.commands import bag, bench, demo, doctor, engine, evaluate, model, play, predict, settings, train
 from da3_ros.errors import Da3Error
 
-_COMMANDS = (demo, evaluate, bag, play, predict, model, engine, doctor, settings, bench)
+_COMMANDS = (demo, evaluate, bag, play, predict, model, train, engine, doctor, settings, bench)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -198,7 +198,8 @@ class Config:
 
     predictor: str = param(
         "simulated",
-        "simulated, recorded:FILE to replay saved predictions, or a network: da3-small, owner/name of the hub, folder",
+        "simulated, recorded:FILE to replay predictions, or a network: da3-tiny, da3-small, owner/name of the hub, a "
+        "folder",
     )
     seed: int = param(0, "seed of everything random", low=0)
     keyframe: KeyframeConfig = field(default_factory=KeyframeConfig)
@@ -246,7 +247,22 @@ def updated(config: Config, values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one sentence per unknown key, wrong type or value out of bounds, all at once.
     """
-    known = {leaf.key: leaf for leaf in leaves(config)}
+    config = with_values(config, values)
+    if config.window.overlap + config.window.stride > config.window.size:
+        raise ConfigError(
+            f"window.overlap ({config.window.overlap}) + window.stride ({config.window.stride}) "
+            f"exceed window.size ({config.window.size}); lower one of them"
+        )
+    return config
+
+
+def with_values(tree: T, values: Mapping[str, Any]) -> T:
+    """Return any tree of frozen dataclasses made of ``param`` leaves with dotted keys replaced.
+
+    Raises:
+        ConfigError: one sentence per unknown key, wrong type or value out of bounds, all at once.
+    """
+    known = {leaf.key: leaf for leaf in leaves(tree)}
     problems, checked = [], {}
     for key, value in values.items():
         if key not in known:
@@ -260,13 +276,8 @@ def updated(config: Config, values: Mapping[str, Any]) -> Config:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    config = _replace(config, checked)
-    if config.window.overlap + config.window.stride > config.window.size:
-        raise ConfigError(
-            f"window.overlap ({config.window.overlap}) + window.stride ({config.window.stride}) "
-            f"exceed window.size ({config.window.size}); lower one of them"
-        )
-    return config
+    replaced: T = _replace(tree, checked)
+    return replaced
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -287,6 +298,19 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 def load(path: str | Path, base: Config | None = None) -> Config:
     """Read a YAML file over ``base``; a plain tree and a ROS parameter file (``/**: ros__parameters:``) both work."""
+    values = read_tree(path)
+    try:
+        return updated(base or Config(), values)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+
+
+def read_tree(path: str | Path) -> dict[str, Any]:
+    """Dotted keys and values of a YAML file, plain or a ROS parameter file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no mapping.
+    """
     import yaml
 
     try:
@@ -305,13 +329,10 @@ def load(path: str | Path, base: Config | None = None) -> Config:
         (inner,) = tree.values()
         if isinstance(inner, dict) and set(inner) == {"ros__parameters"}:
             tree = inner["ros__parameters"] or {}
-    try:
-        return updated(base or Config(), dict(_flatten(tree)))
-    except ConfigError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return dict(_flatten(tree))
 
 
-def dump(config: Config, *, ros: bool = False, comments: bool = False) -> str:
+def dump(config: Any, *, ros: bool = False, comments: bool = False) -> str:
     """Write the tree as YAML; ``ros`` wraps it as a parameter file, ``comments`` adds the descriptions."""
     lines = ["/**:", "  ros__parameters:"] if ros else []
     indent = "    " if ros else ""

@@ -28,7 +28,7 @@ ARGUMENTS = (
     ("bag", "", "rosbag2 with images and ground truth, as 'da3 bag make' writes it; must be given", None),
     ("out", "", "folder for the results; empty: a new one below out/ of the current folder", None),
     ("rate", "1.0", "playback speed", None),
-    ("predictor", "", "simulated, recorded:FILE, or a network such as da3-small; empty: as in params_file", None),
+    ("predictor", "", "simulated, recorded:FILE, or a network such as da3-tiny; empty: as in params_file", None),
     ("params_file", str(CONFIG / "slam.yaml"), "parameter file of the node", None),
     ("rviz", "false", "show the results in RViz while the bag plays", ("true", "false")),
 )

@@ -36,7 +36,7 @@ ARGUMENTS = (
     ("image_topic", "", "images to subscribe to; empty: 'image', or with a bag what is recorded in it", None),
     ("camera_info_topic", "", "calibration of the camera; empty: 'camera_info', or with a bag what is in it", None),
     ("image_transport", "", "how images come; empty: as in params_file", ("", "auto", "raw", "compressed")),
-    ("predictor", "", "simulated, recorded:FILE, or a network such as da3-small; empty: as in params_file", None),
+    ("predictor", "", "simulated, recorded:FILE, or a network such as da3-tiny; empty: as in params_file", None),
     ("base_frame", "", "body frame whose pose is published, from TF; empty: as in params_file", None),
     ("use_sim_time", "", "take time from /clock; empty: as in params_file, and always with a bag", KEEP),
     ("autostart", "", "configure and activate at start; empty: as in params_file", KEEP),

@@ -117,6 +117,7 @@ def test_the_size_follows_from_the_camera():
     assert network_size("auto", 640, 480, on_gpu=False) == (280, 210)
     assert network_size("auto", 640, 480, on_gpu=True) == (504, 378)
     assert network_size("56x42", 640, 480, on_gpu=True) == (56, 42)
+    assert network_size("auto", 640, 480, on_gpu=True, longest=112) == (112, 84)
 
 
 def test_the_size_that_is_built_is_the_one_that_the_predictor_asks_for(filled, model):

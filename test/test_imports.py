@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "sources": BASE,
     "model": BASE,
     "engine": BASE | {"model"},
+    "training": BASE | {"model", "engine", "sources"},
     "evaluation": BASE | {"slam", "mapping", "predictors", "sources"},
 }
 MAY_IMPORT["ros"] = set(MAY_IMPORT)
@@ -25,7 +26,7 @@ MAY_IMPORT["commands"] = {*MAY_IMPORT, "benchmarks", "ros"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["commands"], "commands"}
 ONLY_IN = {
     "rclpy": {"ros"},
-    "torch": {"model", "engine", "benchmarks"},  # the official code, to compare with, knows nothing else
+    "torch": {"model", "engine", "training", "benchmarks"},  # the official code, to compare with, knows nothing else
     "safetensors": {"model"},
     "huggingface_hub": {"model"},
     "tensorrt": {"engine"},

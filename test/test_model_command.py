@@ -16,9 +16,10 @@ from model_fake_hub import FakeHub, Repository, serve  # noqa: E402
 
 from da3_ros.commands import model as command  # noqa: E402
 from da3_ros.errors import ModelError  # noqa: E402
-from da3_ros.model import checkpoint, layout  # noqa: E402
+from da3_ros.model import checkpoint, hub, layout  # noqa: E402
+from da3_ros.model.folder import open_folder  # noqa: E402
 from da3_ros.model.network import Network  # noqa: E402
-from da3_ros.model.presets import APACHE, Preset, release  # noqa: E402
+from da3_ros.model.presets import APACHE, TINY, Preset, release  # noqa: E402
 
 COMMIT = "c" * 40
 # Should it ever hang, it says where.
@@ -63,6 +64,7 @@ def test_list(capsys, home, tiny):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
         "model",
+        "da3-tiny",
         "da3-small",
         "da3-base",
         "da3-large",
@@ -72,9 +74,29 @@ def test_list(capsys, home, tiny):
         "da3nested-giant-large",
         "cache:",
     ]
-    assert lines[1].split() == ["da3-small", "34.3", "M", "Apache-2.0", "any", "no"]
-    assert lines[2].split()[-2:] == ["yes,", known.revision[:12]]
-    assert lines[7].split() == ["da3nested-giant-large", "1689.8", "M", "CC-BY-NC-4.0", "any", "no"]
+    assert lines[2].split() == ["da3-small", "34.3", "M", "Apache-2.0", "any", "no"]
+    assert lines[3].split()[-2:] == ["yes,", known.revision[:12]]
+    assert lines[8].split() == ["da3nested-giant-large", "1689.8", "M", "CC-BY-NC-4.0", "any", "no"]
+
+
+def test_the_one_that_comes_with_the_package(capsys, home):
+    assert run("info", "da3-tiny", "--check") == 0
+    out = capsys.readouterr().out
+    for words in (
+        "precision: F16",
+        "check: every tensor",
+        "data: ",
+        "training: ",
+        "held out: windows of 2 views",
+        "limits: ",
+    ):
+        assert words in out
+    assert "license:" not in out
+    opened = open_folder(hub.resolve("da3-tiny", offline=True).folder)
+    assert opened.header.size <= 16_000_000
+    assert opened.parts[0].preset == TINY
+    assert (opened.path / "curve.svg").is_file()
+    assert not home.exists()
 
 
 def test_info_of_a_folder(capsys, tiny):

@@ -249,5 +249,7 @@ def test_folders_come_first_but_for_published_names(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="is a file; give the folder"):
         hub.resolve("model.safetensors")
     for name in ("da3-smal", "a/b/c", "/nowhere/at/all", ""):
-        with pytest.raises(ModelError, match=r"there is no model '.*'; use one of da3-small, .*, or a folder"):
+        with pytest.raises(
+            ModelError, match=r"there is no model '.*'; use one of da3-tiny, da3-small, .*, or a folder"
+        ):
             hub.resolve(name)

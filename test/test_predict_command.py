@@ -40,7 +40,7 @@ def images(walk, tmp_path) -> Path:
     return folder
 
 
-def predict(model: Path, out: Path, *arguments: object) -> dict[str, np.ndarray]:
+def predict(model: Path | str, out: Path, *arguments: object) -> dict[str, np.ndarray]:
     command = ["predict", *map(str, arguments), "--model", str(model), "--runtime", "torch", "--out", str(out)]
     assert main(command) == 0
     with np.load(out, allow_pickle=False) as arrays:
@@ -62,6 +62,16 @@ def test_a_folder_of_images(model, images, tmp_path, capsys):
     told = capsys.readouterr()
     assert "3 images at 84x56" in told.out
     assert "torch cpu fp32" in told.err
+
+
+def test_the_network_that_comes_with_the_package_sees_depth(walk, images, tmp_path):
+    out = predict("da3-tiny", tmp_path / "p.npz", images)
+    assert out["depth"].shape == (3, 84, 112)  # what it was trained on
+    for depth, frame in zip(out["depth"], walk[:12:4], strict=True):
+        true = cv2.resize(frame.truth.depth, (112, 84), interpolation=cv2.INTER_NEAREST)
+        valid = np.isfinite(true)
+        logs = np.log(depth[valid]), np.log(true[valid])
+        assert np.corrcoef(*logs)[0, 1] > 0.3
 
 
 def test_sizes_as_released(model, images, tmp_path):

@@ -28,9 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     if choice.runtime == "torch":
         sys.stdout.write("torch runs the weights of a model as they are: there is nothing to build for it\n")
         return 0
-    size = _size(arguments, on_gpu=choice.device == "cuda")
+    _size(arguments, on_gpu=False)  # a mistake in it is told before a model is opened
     with Steps() as tell:
         loader = open_loader(arguments.model, choice=choice, tell=tell)
+        size = _size(arguments, on_gpu=choice.device == "cuda", longest=loader.folder.parts[0].preset.longest)
         before = {(entry.key, entry.made) for entry in loader.store.entries()[0]}
         made = loader.make(size, views, target)
     shown = f"{size[0]}x{size[1]}"
@@ -74,7 +75,7 @@ def _wanted(arguments: argparse.Namespace) -> tuple[Choice, Target | None]:
     return choice, Target(choice.runtime, capability, None)
 
 
-def _size(arguments: argparse.Namespace, *, on_gpu: bool) -> tuple[int, int]:
+def _size(arguments: argparse.Namespace, *, on_gpu: bool, longest: int | None = None) -> tuple[int, int]:
     from da3_ros.model.preprocess import network_size
 
     if arguments.size is not None:
@@ -86,7 +87,7 @@ def _size(arguments: argparse.Namespace, *, on_gpu: bool) -> tuple[int, int]:
         f"'{arguments.image_size}' is no size; write WIDTHxHEIGHT in pixels, such as 640x480",
     )
     assert found is not None
-    return network_size("auto", int(found[1]), int(found[2]), on_gpu=on_gpu)
+    return network_size("auto", int(found[1]), int(found[2]), on_gpu=on_gpu, longest=longest)
 
 
 def _tried(store: Store, made: list[Entry]) -> int:

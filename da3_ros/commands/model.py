@@ -7,7 +7,7 @@ import sys
 
 from da3_ros.errors import MissingDependencyError, ModelError
 
-_WHAT = "a published model, a repository of the Hugging Face hub (owner/name), or a folder"
+_WHAT = "da3-tiny, a published model, a repository of the Hugging Face hub (owner/name), or a folder"
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,8 +36,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run_list(_: argparse.Namespace) -> int:
     """Print one line per published model."""
     from da3_ros.model import hub, presets
+    from da3_ros.model.folder import open_folder
 
     _say(f"{'model':<23}{'parameters':>11}  {'licence':<17}{'views':<6}cached")
+    own = open_folder(hub.resolve(presets.TINY.name).folder)
+    _say(f"{own.name:<23}{_millions(own.header.parameters):>11}  {own.licence:<17}{'any':<6}comes with da3_ros")
     for name in presets.NAMES:
         known = presets.release(name)
         folder = hub.cached(known.repository, known.revision)
@@ -83,7 +86,7 @@ def run_download(arguments: argparse.Namespace) -> int:
 def run_info(arguments: argparse.Namespace) -> int:
     """Print what a model holds."""
     from da3_ros.model import hub
-    from da3_ros.model.folder import open_folder
+    from da3_ros.model.folder import card_text, open_folder
 
     found = hub.resolve(arguments.name, revision=arguments.revision, offline=True)
     opened = open_folder(found.folder)
@@ -101,6 +104,8 @@ def run_info(arguments: argparse.Namespace) -> int:
     _say(f"parameters: {header.parameters:,} in {len(header.tensors)} tensors ({len(unread)} read by nobody)")
     _say(f"precision: {', '.join(header.dtypes)}")
     _say(f"weights: {header.path.name}, {header.size:,} bytes")
+    if found.repository is None and (card := card_text(found.folder)):
+        _say(f"\n{card}\n")
     if arguments.check:
         try:
             from da3_ros.model.checkpoint import load

@@ -111,7 +111,7 @@ def open_graphs(
 
 def _sizes_digest(preset: Preset) -> str:
     """Of everything that makes the network: with sizes of one's own, the same weights can be another network."""
-    sizes = {name: value for name, value in asdict(preset).items() if name not in ("repository", "revision")}
+    sizes = {name: value for name, value in asdict(preset).items() if name not in ("repository", "revision", "longest")}
     return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]
 
 

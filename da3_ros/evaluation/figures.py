@@ -36,7 +36,7 @@ _OUTCOMES = {  # outcome of a window -> marker, colour, words
 }
 
 
-_STYLE = {
+STYLE = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -74,7 +74,7 @@ def _styled(draw: Callable[P, str]) -> Callable[P, str]:
     def styled(*args: P.args, **kwargs: P.kwargs) -> str:
         import matplotlib
 
-        with matplotlib.rc_context(cast(Any, _STYLE)):
+        with matplotlib.rc_context(cast(Any, STYLE)):
             return draw(*args, **kwargs)
 
     return styled

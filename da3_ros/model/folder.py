@@ -12,7 +12,9 @@ from da3_ros.model.layout import CONFIG, WEIGHTS, Part, read_config
 from da3_ros.model.presets import NAMES, release
 from da3_ros.model.safetensors_header import Header, read_header
 
+CARD = "README.md"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _CARD_LICENCE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
@@ -56,11 +58,20 @@ def open_folder(path: Path) -> ModelFolder:
 def card_licence(path: Path) -> str | None:
     """Licence named at the head of the model card (README.md) in a folder, if there is one."""
     try:
-        head = (path / "README.md").read_text(encoding="utf-8", errors="replace")[:4000]
+        head = (path / CARD).read_text(encoding="utf-8", errors="replace")[:4000]
     except OSError:
         return None
     found = _CARD_LICENCE.search(head)
     return found[1] if found else None
+
+
+def card_text(path: Path) -> str:
+    """What the model card of a folder says, less its front matter; empty where there is none."""
+    try:
+        text = (path / CARD).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return _FRONT_MATTER.sub("", text).strip()
 
 
 def _without_weights(path: Path) -> str:

@@ -20,15 +20,15 @@ from typing import Any
 
 from da3_ros.errors import MissingDependencyError, ModelError
 from da3_ros.files import reason
-from da3_ros.model.folder import card_licence
+from da3_ros.model.folder import CARD, card_licence
 from da3_ros.model.layout import CONFIG, WEIGHTS
-from da3_ros.model.presets import NAMES, release
+from da3_ros.model.presets import KNOWN, NAMES, TINY, release
 
 Progress = Callable[[str, int, int], None]  # file, bytes done, bytes in all
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CARD = "README.md"
+_SHIPPED = Path(__file__).parent / "shipped" / TINY.name  # comes with this package
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ def resolve(
     ``revision`` is named.
 
     Args:
-        name: a published model (``da3-small``), a repository of the hub (``owner/name``), or a folder.
+        name: ``da3-tiny``, which is here; a published model (``da3-small``); a repository of the hub
+            (``owner/name``); or a folder.
         revision: commit, branch or tag of the repository; default that of the published model, else ``main``.
         offline: never use the network.
         update: ask the hub whether the branch or tag has moved.
@@ -66,7 +67,7 @@ def resolve(
         ModelError: there is no such model, or it cannot be downloaded; the sentence says what to do.
         MissingDependencyError: it must be downloaded and huggingface_hub is not installed.
     """
-    folder = Path(name).expanduser()
+    folder = _SHIPPED if name == TINY.name else Path(name).expanduser()
     if name and name not in NAMES and folder.is_dir():
         if revision is not None:
             raise ModelError(f"{name} is a folder, which has no revision '{revision}'; leave the revision out")
@@ -85,7 +86,7 @@ def resolve(
 
 def is_name(name: str) -> bool:
     """Whether this can name a model at all: a published one, an existing folder, or owner/name."""
-    return name in NAMES or Path(name).expanduser().is_dir() or _REPOSITORY.fullmatch(name) is not None
+    return name in KNOWN or Path(name).expanduser().is_dir() or _REPOSITORY.fullmatch(name) is not None
 
 
 def cached(repository: str, revision: str) -> Path | None:
@@ -116,7 +117,7 @@ def _address(name: str, revision: str | None) -> tuple[str, str, str | None]:
         raise ModelError(f"{name} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
     if not _REPOSITORY.fullmatch(name):
         raise ModelError(
-            f"there is no model '{name}'; use one of {', '.join(NAMES)}, a repository of the hub (owner/name), or a "
+            f"there is no model '{name}'; use one of {', '.join(KNOWN)}, a repository of the hub (owner/name), or a "
             f"folder with {CONFIG} and {WEIGHTS}"
         )
     return name, revision or "main", None
@@ -150,7 +151,7 @@ def _download(repository: str, revision: str, progress: Progress | None) -> Path
         folder = fetch(CONFIG, revision).parent
         # Everything else from the same commit, whatever the branch does meanwhile.
         with contextlib.suppress(errors.EntryNotFoundError):  # no card, no licence: said so where it is shown
-            fetch(_CARD, folder.name)
+            fetch(CARD, folder.name)
         weights = fetch(WEIGHTS, folder.name)
     except failures as error:
         raise ModelError(_sentence(repository, revision, error)) from error

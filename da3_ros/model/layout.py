@@ -158,6 +158,8 @@ def config_text(preset: Preset) -> str:
         own = asdict(preset)
         for elsewhere in ("name", "repository", "revision", "parameters"):
             del own[elsewhere]
+        if preset.longest is None:
+            del own["longest"]
         config[_OWN_SIZES] = own
     return json.dumps(config, indent=2)
 

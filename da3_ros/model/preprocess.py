@@ -127,7 +127,7 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return size
 
 
-def network_size(wanted: str, width: int, height: int, *, on_gpu: bool) -> tuple[int, int]:
+def network_size(wanted: str, width: int, height: int, *, on_gpu: bool, longest: int | None = None) -> tuple[int, int]:
     """Width and height at which the network sees the images of a camera.
 
     Args:
@@ -135,11 +135,13 @@ def network_size(wanted: str, width: int, height: int, *, on_gpu: bool) -> tuple
         width: of the images, px.
         height: of the images, px.
         on_gpu: the network runs on a GPU.
+        longest: longer side that the network was trained on, px, where it knows no others (``Preset.longest``).
 
     Raises:
         PredictorError: ``wanted`` is neither, or a side of it is no multiple of 14.
     """
-    return parse_size(wanted) or fitted_size(width, height, LONGEST if on_gpu else LONGEST_ON_CPU)
+    usual = LONGEST if on_gpu else LONGEST_ON_CPU
+    return parse_size(wanted) or fitted_size(width, height, longest or usual)
 
 
 def fitted_size(width: int, height: int, longest: int = LONGEST) -> tuple[int, int]:

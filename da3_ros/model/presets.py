@@ -37,6 +37,7 @@ class Preset:
     swiglu: bool = False
     revision: str = "main"  # commit, branch or tag of the repository
     parameters: int | None = None  # in the released file, to be told before it is downloaded
+    longest: int | None = None  # longer side of the images it was trained on, px, where it knows no others
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no network."""
@@ -168,11 +169,14 @@ PRESETS = {
         ),
     )
 }
+# Ours, small enough for a CPU, in this package.  Trained by `da3 train`; a checkpoint of it spells out its sizes.
+TINY = Preset("da3-tiny", "", APACHE, 160, 12, 5, (5, 7, 9, 11), 4, 24, (24, 40, 64, 96), longest=112)
 # Two networks behind one name: the giant's depth, scaled to the metric network's metres.
 NESTED = "da3nested-giant-large"
 NESTED_REPOSITORY = "depth-anything/DA3NESTED-GIANT-LARGE-1.1"
 NESTED_PARTS = ("da3-giant", "da3metric-large")
-NAMES = (*PRESETS, NESTED)
+NAMES = (*PRESETS, NESTED)  # published
+KNOWN = (TINY.name, *NAMES)
 
 
 @dataclass(frozen=True, slots=True)

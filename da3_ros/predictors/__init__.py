@@ -5,7 +5,7 @@ from __future__ import annotations
 from da3_ros.config import Config
 from da3_ros.errors import PredictorError
 from da3_ros.model import hub
-from da3_ros.model.presets import NAMES
+from da3_ros.model.presets import KNOWN
 from da3_ros.types import Predictor, Tell
 
 
@@ -36,7 +36,8 @@ def open_predictor(config: Config, tell: Tell | None = None) -> Predictor:
         from da3_ros.predictors.network import NetworkPredictor
 
         return NetworkPredictor(name, config, tell or silent)
+    known = ", ".join(KNOWN)
     raise PredictorError(
-        f"unknown predictor '{name}'; use simulated, recorded:FILE, a network ({', '.join(NAMES)}, or owner/name of "
-        "the hub), or a folder with a model"
+        f"unknown predictor '{name}'; use simulated, recorded:FILE, a network ({known}, or owner/name of the hub), or "
+        "a folder with a model"
     )

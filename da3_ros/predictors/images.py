@@ -15,7 +15,7 @@ from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.model import camera_code, nested
 from da3_ros.model import confidence as confidences
-from da3_ros.model.preprocess import Preprocessor
+from da3_ros.model.preprocess import LONGEST, Preprocessor
 from da3_ros.types import FloatArray, ImageArray
 
 WINDOW_UNITS, METRES, CANONICAL = "window units", "metres", "metres times 300 over the focal length"
@@ -72,10 +72,10 @@ def predict_images(
         PredictorError: the images do not fit together or into memory, or the runtime failed.
         Da3Error: the model cannot be opened.
     """
-    preprocessor = Preprocessor(size)
+    part = loader.folder.parts[0]
+    preprocessor = Preprocessor(size, longest=part.preset.longest or LONGEST)
     prepared = preprocessor.window(images, cameras)
     height, width = prepared.images.shape[2:]
-    part = loader.folder.parts[0]
     require_fit(part.preset, (width, height), len(images) if part.preset.any_view else 1, loader.choice)
     if not part.preset.any_view:
         return _single_views(loader, prepared.images, prepared.cameras)

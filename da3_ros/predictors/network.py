@@ -68,12 +68,13 @@ class NetworkPredictor:
         if (width, height) == self._frame_size and self._staged is not None:
             return
         network, window = self._config.network, self._config.window
-        size = network_size(network.size, width, height, on_gpu=self._loader.choice.device == "cuda")
+        on_gpu, preset = self._loader.choice.device == "cuda", self._loader.folder.parts[0].preset
+        size = network_size(network.size, width, height, on_gpu=on_gpu, longest=preset.longest)
         if self._staged is not None:
             self._staged.close()
             # Forgotten before anything that can fail or be given up: what is left must not pass for what is wanted.
             self._staged, self._frame_size = None, (0, 0)
-        require_fit(self._loader.folder.parts[0].preset, size, window.size, self._loader.choice)
+        require_fit(preset, size, window.size, self._loader.choice)
         self._staged = self._loader.window(size, window.size)
         if self._metric is not None:
             self._metric.prepare(size)

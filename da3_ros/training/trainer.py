@@ -1,0 +1,243 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from da3_ros.config import leaves
+from da3_ros.errors import ModelError, OutputError
+from da3_ros.files import reason
+from da3_ros.model.network import Network
+from da3_ros.model.presets import Preset
+from da3_ros.training import state as states
+from da3_ros.training.batch import Batch, BatchMaker
+from da3_ros.training.config import OptimiserConfig, TrainingConfig
+from da3_ros.training.curriculum import difficulty
+from da3_ros.training.initial import initial_network
+from da3_ros.training.losses import Losses, early_losses, losses
+from da3_ros.training.passes import first_look, run
+from da3_ros.training.readouts import Readouts
+from da3_ros.training.worlds import CachedWorld
+
+LOG = "log.jsonl"
+_LOG_EVERY = 20  # steps
+_DENSE_DRAW = 11  # tells this draw of a step from those of its data
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When to stop."""
+
+    minutes: float = math.inf  # of this sitting
+    steps: int | None = None  # in all; None: the whole schedule
+
+
+class Trainer:
+    """A network in training.  One thread and one seed give the same bits, however often the run was resumed."""
+
+    def __init__(self, config: TrainingConfig, preset: Preset, worlds: Sequence[CachedWorld]) -> None:
+        """Start a run."""
+        self.config, self.preset = config, preset
+        self.network = initial_network(preset, config.seed)
+        self.readouts = Readouts(preset)
+        self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        self._make = BatchMaker(worlds, config.data, config.seed)
+        self._seeds = [world.seed for world in worlds]
+        self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
+        self.step, self.minutes = 0, 0.0
+
+    def resume(self, saved: states.State) -> None:
+        """Go on from a state.
+
+        Raises:
+            ModelError: it is of a network of other sizes.
+        """
+        if any(saved.preset.get(name) != value for name, value in _sizes(self.preset).items()):
+            raise ModelError("the saved run trains a network of other sizes; start a new run in another folder")
+        self.network.load_state_dict(saved.network)
+        self.readouts.load_state_dict(saved.readouts)
+        here = [(group["factor"], group["weight_decay"]) for group in self._optimiser.param_groups]
+        self._optimiser.load_state_dict(saved.optimiser)
+        for group, (factor, decay) in zip(self._optimiser.param_groups, here, strict=True):
+            group.update(factor=factor, weight_decay=decay)  # as configured now, not as they were
+        self.average = saved.average
+        self.step, self.minutes = saved.step, saved.minutes
+
+    def state(self) -> states.State:
+        """What is needed to go on."""
+        return states.State(
+            self.step,
+            self.minutes,
+            self.network.state_dict(),
+            self.readouts.state_dict(),
+            self.average,
+            self._optimiser.state_dict(),
+            _sizes(self.preset),
+            {leaf.key: leaf.default for leaf in leaves(self.config)},
+            self._seeds,
+        )
+
+    def averaged(self) -> Network:
+        """A copy of the network with the running mean of its weights."""
+        network = Network(self.preset)
+        network.load_state_dict(self.average)
+        return network.eval().requires_grad_(False)
+
+    def train(self, until: Until) -> Iterator[tuple[int, Losses, Row]]:
+        """Do steps until it is time to stop, yielding after each its number, losses, and how it went."""
+        last = self.config.steps if until.steps is None else min(until.steps, self.config.steps)
+        started, before = time.monotonic(), self.minutes
+        while self.step < last and time.monotonic() - started < 60 * until.minutes:
+            begun = time.monotonic()
+            limits = difficulty(self.config.curriculum, self.step)
+            batch = self._make(self.step, limits, self.config.views_per_step)
+            loaded = time.monotonic()
+            rate = learning_rate(self.config.optimiser, self.step, self.config.steps)
+            found, norm = self._learn(batch, rate)
+            self.step += 1
+            now = time.monotonic()
+            self.minutes = before + (now - started) / 60
+            row = {
+                "rate": rate,
+                "norm": norm,
+                "views": batch.views / batch.images.shape[0],
+                "views_per_s": batch.views / (now - begun),
+                "loading": (loaded - begun) / (now - begun),
+            }
+            yield self.step, found, row
+
+    def _learn(self, batch: Batch, rate: float) -> tuple[Losses, float]:
+        """One step; returns its losses and the norm of the gradient before clipping."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        found = self._early(batch) if self.step < self.config.curriculum.within_steps else self._whole(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        found.total.backward()
+        parameters = [*self.network.parameters(), *self.readouts.parameters()]
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.optimiser.clip))
+        if math.isfinite(norm):  # a step that overflowed is left out
+            self._optimiser.step()
+        decay = min(self.config.optimiser.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.network.parameters()), 1 - decay)
+        return found, norm
+
+    def _early(self, batch: Batch) -> Losses:
+        """What the blocks within views have to say."""
+        with _precision(self.config.bf16):
+            tokens, log_attention = first_look(self.network, batch.images)
+            log_depth = self.readouts.early(tokens)
+        return early_losses(self.config.loss, batch, log_attention, log_depth)
+
+    def _whole(self, batch: Batch) -> Losses:
+        """What the whole network has to say."""
+        rng = np.random.default_rng([self.config.seed, self.step, _DENSE_DRAW])
+        dense = _dense(rng, batch.views, self.config.dense_share)
+        known = batch.cameras if rng.random() < self.config.known_camera_share else None
+        with _precision(self.config.bf16):
+            passed = run(self.network, batch.images, dense, known)
+            read = self.readouts(passed)
+        return losses(self.config.loss, batch, passed, read, dense)
+
+
+def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to ``last_share`` of the largest rate."""
+    if step < config.warmup_steps:
+        return config.rate * (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    return config.rate * (config.last_share + (1 - config.last_share) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+class Log:
+    """Losses (means since the last line) and verdicts, one JSON object per line."""
+
+    def __init__(self, folder: Path) -> None:
+        """Append to the log of a run."""
+        self._path = folder / LOG
+        self._rows: list[Row] = []
+
+    def add(self, step: int, minutes: float, found: Losses, row: Row) -> Row | None:
+        """Take one step in; returns the line that was written, where one was due."""
+        self._rows.append({"loss": float(found.total.detach()), **found.parts, **row})
+        if step % _LOG_EVERY:
+            return None
+        known = [key for key in self._rows[-1] if key in self._rows[0]]  # the first steps have fewer parts
+        means = {key: float(np.mean([r[key] for r in self._rows])) for key in known}
+        self._rows.clear()
+        return self.write({"step": step, "minutes": minutes, **means})
+
+    def write(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Append one line.
+
+        Raises:
+            OutputError: the log cannot be written.
+        """
+        rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(rounded) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {reason(error)}; choose another place") from error
+        return rounded
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of steps that a resumed run will do again."""
+        if self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            self._path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+
+
+def read_log(folder: Path) -> list[Row]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+def _optimiser(config: OptimiserConfig, network: Network, readouts: Readouts) -> torch.optim.AdamW:
+    """AdamW; only matrices and kernels decay.
+
+    A step of Adam moves every weight by the rate, and so the sum of hundreds of normalised features by a hundred times
+    as much: more than a small turn's whole quaternion.  Layers that say such numbers go slower.  The dense heads,
+    where many narrow layers follow each other, go faster.
+    """
+    camera = network.camera
+    slow = _ids(readouts, camera.fc_t, camera.fc_qvec, camera.fc_fov)
+    fast = _ids(network.neck, network.depth, network.rays)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in (*network.parameters(), *readouts.parameters()):
+        factor = config.last_layers if id(parameter) in slow else config.dense if id(parameter) in fast else 1.0
+        decay = config.weight_decay if parameter.ndim >= 2 and parameter.shape[0] > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    parts = [{"params": ps, "factor": factor, "weight_decay": decay} for (factor, decay), ps in groups.items()]
+    return torch.optim.AdamW(parts, lr=config.rate, betas=(0.9, 0.98), fused=True)
+
+
+def _ids(*modules: nn.Module) -> set[int]:
+    return {id(parameter) for module in modules for parameter in module.parameters()}
+
+
+def _dense(rng: np.random.Generator, views: int, share: float) -> Tensor | None:
+    """Random views that pass the dense heads; at least one."""
+    count = max(1, round(share * views))
+    return None if count == views else torch.from_numpy(np.sort(rng.permutation(views)[:count]))
+
+
+def _precision(bf16: bool) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+
+
+def _sizes(preset: Preset) -> dict[str, Any]:
+    words = ("name", "repository", "licence", "revision", "parameters", "longest")
+    return {name: value for name, value in asdict(preset).items() if name not in words}
