@@ -85,7 +85,7 @@ class ScaleConfig:
 class RefineConfig:
     """Adjustment of the last keyframes to the landmarks that they see in common."""
 
-    enabled: bool = param(True, "adjust them; false: keep the poses that the windows have")
+    enabled: bool = param(False, "adjust them; false: keep the poses that the windows have")
     fixed: int = param(3, "keyframes that have left the window and still hold the others in place", low=1, high=20)
     pixel_sigma: float = param(1.0, "1-sigma of a followed feature, px of the shrunk image", low=0.01)
     depth_sigma: float = param(0.05, "1-sigma of predicted log depth within a patch", low=1e-4)

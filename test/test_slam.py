@@ -42,8 +42,8 @@ def metrics(record: Record) -> TrajectoryMetrics:
 
 
 def exact(**values: object) -> dict[str, object]:
-    """Predictions without noise, and nothing but them: followed features are never that good."""
-    return {**{k.replace(".", "__"): v for k, v in EXACT.items()}, "refine__enabled": False, **values}
+    """Predictions without noise."""
+    return {**{k.replace(".", "__"): v for k, v in EXACT.items()}, **values}
 
 
 def test_exact_predictions_with_random_scale_and_gauge_chain_without_error():
@@ -123,7 +123,7 @@ def test_an_invalid_new_view_is_refused_and_the_next_windows_go_on():
             self.inner.close()
 
     for values in ({}, {"window__stride": 2, "window__live": False}):
-        record = run(world(), Holes(), **values)
+        record = run(world(), Holes(), refine__enabled=True, **values)
         assert np.isfinite(record.causal.T_map_cam).all()
         assert len(record.trajectory) == 60
 
@@ -336,7 +336,7 @@ def test_blind_frames_are_weak_then_lost_and_sight_recovers():
 
 
 def test_the_first_window_is_made_of_the_newest_frame_however_long_the_predictor_loads():
-    config = configuration.updated(Config(), {**EXACT, "simulated.window_log_scale": 0.0, "refine.enabled": False})
+    config = configuration.updated(Config(), {**EXACT, "simulated.window_log_scale": 0.0})
     slam, predictor = Slam(config), open_predictor(config)
     frames = list(world().frames)
     for frame in frames[:30]:

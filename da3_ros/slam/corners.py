@@ -11,7 +11,7 @@ from da3_ros.slam.keyframe import Depth
 from da3_ros.types import ImageArray
 
 _QUALITY = 0.003  # of the best corner's response
-_CLEAR = 9  # px of the shrunk image, across
+_CLEAR = 36  # the share 1/36 of the image's width, across
 
 
 def find(
@@ -37,7 +37,8 @@ def find(
         cv2.circle(mask, (x, y), round(spacing), 0, -1)
     wanted = tracker.features - len(followed)
     # Flow looks at a patch: one that holds a depth edge follows the foreground and not the point.
-    clear = cv2.erode(mask, np.ones((_CLEAR, _CLEAR), np.uint8))
+    across = max(round(width / _CLEAR), 1)
+    clear = cv2.erode(mask, np.ones((across, across), np.uint8))
     pixels = _corners(gray, wanted, spacing, clear)
     if len(pixels) + len(followed) < tracker.min_inliers:  # foliage: better such features than none
         pixels = _corners(gray, wanted, spacing, mask)
