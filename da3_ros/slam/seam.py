@@ -20,7 +20,7 @@ from da3_ros.slam.keyframe import Depth, Keyframe
 
 _CELL = 8  # depth error is correlated over patches of about this many pixels
 _SAMPLE = 2  # every second pixel in both axes is plenty
-_BAD_ROTATION_DEG = 20.0  # shared keyframes that disagree by more are no basis for a seam
+_BAD_ROTATION_DEG = 10.0  # shared keyframes that disagree by more are no basis for a seam
 _BAD_CENTRE = 0.3  # likewise, share of the median depth
 
 
