@@ -299,8 +299,15 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 def load(path: str | Path, base: Config | None = None) -> Config:
     """Read a YAML file over ``base``; a plain tree and a ROS parameter file (``/**: ros__parameters:``) both work."""
     values = read_tree(path)
-    try:
+    with naming(path):
         return updated(base or Config(), values)
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put the file into every sentence of a ConfigError."""
+    try:
+        yield
     except ConfigError as error:
         raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 

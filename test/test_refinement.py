@@ -42,7 +42,7 @@ def disturbed(rng, T_cam_chain, points, observed, fixed=2):
     free = np.arange(KEYFRAMES) >= fixed
     moved = se3.exp(wrong) @ T_cam_chain
     away = points * np.exp(0.05 * rng.standard_normal((POINTS, 1)))
-    return Bundle(moved, free, np.full(KEYFRAMES, 0.02), away, observed, Between.none())
+    return Bundle(moved, free, np.full(KEYFRAMES, 0.02), away, observed, Between.none(), np.zeros(KEYFRAMES))
 
 
 def pose_errors(found, true):
@@ -87,7 +87,15 @@ def test_outliers_do_not_move_it():
 def test_the_covariance_of_points_tells_their_error():
     rng = np.random.default_rng(4)
     true, points, observed = scene(rng, depth_noise=0.05, direction_noise=DIRECTION_SIGMA)
-    bundle = Bundle(true, np.zeros(KEYFRAMES, bool), np.full(KEYFRAMES, 1e-6), points + 0.01, observed, Between.none())
+    bundle = Bundle(
+        true,
+        np.zeros(KEYFRAMES, bool),
+        np.full(KEYFRAMES, 1e-6),
+        points + 0.01,
+        observed,
+        Between.none(),
+        np.zeros(KEYFRAMES),
+    )
     found = adjust(bundle, rounds=20)
     error = found.points - points
     squared = np.einsum("li,lij,lj->l", error, np.linalg.inv(found.point_covariance), error)

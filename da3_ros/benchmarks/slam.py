@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from da3_ros import config as configuration
+from da3_ros.benchmarks import worlds
 from da3_ros.config import Config
 from da3_ros.errors import SourceError
 from da3_ros.evaluation import baselines
 from da3_ros.evaluation.baselines import chunked_irls
-from da3_ros.evaluation.offline import OfflineRun
 from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import evaluate
 from da3_ros.predictors import open_predictor
@@ -101,7 +101,4 @@ def _score(source: HeldSource, seed: int, method: str, values: dict[str, Any]) -
 def _run(source: HeldSource, config: Config, method: str) -> Record:
     if method == baselines.CHUNKED:
         return chunked_irls.record(source, open_predictor(config), config)
-    record, failure = OfflineRun(source, open_predictor(config), config, baselines.method(method)).run()
-    if failure is not None:
-        raise failure
-    return record
+    return worlds.run_method(source, config, method)

@@ -75,10 +75,10 @@ def measure(seed: int) -> Row:
     world = open_source(SPEC.format(seed=seed))
     source = HeldSource(list(world), world.name)  # rendered once
     config = configuration.updated(Config(), {"seed": seed})
-    ours, free = _run(source, config), _run(source, config, "free_sim3")
+    ours, free = run_method(source, config), run_method(source, config, "free_sim3")
     # Every window places keyframes: a live window that is refused would cost nothing.
     values = {"window.live": False, "simulated.break_windows": list(BREAKS)}
-    broken = _run(source, configuration.updated(config, values))
+    broken = run_method(source, configuration.updated(config, values))
     refused = {w.number for w in broken.windows if w.outcome in ("refused", "weak")}
     hit = [number for number in BREAKS if number <= broken.counts["windows"]]
     return Row(
@@ -92,7 +92,8 @@ def measure(seed: int) -> Row:
     )
 
 
-def _run(source: Source, config: Config, name: str = "ours") -> Record:
+def run_method(source: Source, config: Config, name: str = "ours") -> Record:
+    """Run a method that chains our windows over a source."""
     record, failure = OfflineRun(source, open_predictor(config), config, method(name)).run()
     if failure is not None:
         raise failure

@@ -14,11 +14,12 @@ from da3_ros.config import Config
 from da3_ros.errors import SourceError
 from da3_ros.evaluation.latency import Latency
 from da3_ros.evaluation.record import Record, Sample
+from da3_ros.evaluation.trajectory import as_trajectory
 from da3_ros.mapping.map import Map
 from da3_ros.slam.junction import Method
 from da3_ros.slam.slam import Slam
 from da3_ros.slam.stamps import StampGate
-from da3_ros.types import Frame, Integration, Prediction, Predictor, Source, Trajectory, Window
+from da3_ros.types import Frame, Integration, Prediction, Predictor, Source, Window
 
 _SAMPLES = 4  # frames shown in the report
 
@@ -132,10 +133,6 @@ class OfflineRun:
         self._map.move(anchors, factors)
         points, colors = self._map.points()
         status = self._slam.status()
-        truth = None
-        if self._truth:
-            stamps, poses = zip(*self._truth, strict=True)
-            truth = Trajectory(np.array(stamps, np.int64), np.stack(poses))
         notes = [f"the source ended early: {failure}"] if failure else []
         if not status.keyframes and status.reason:
             notes.append(f"no window could be used: {status.reason}")
@@ -148,7 +145,7 @@ class OfflineRun:
             mode="offline",
             trajectory=self._slam.trajectory(),
             causal=self._slam.causal_trajectory(),
-            truth=truth,
+            truth=as_trajectory(self._truth),
             windows=list(self._slam.windows),
             latency_ms=self._latency.summary(),
             latency_histograms=self._latency.histograms(),

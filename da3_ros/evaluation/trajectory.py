@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,14 @@ class TrajectoryEvaluation:
     index_truth: Indices  # (N,) into the truth
     local_scale_ns: NDArray[np.int64]  # (M,) middle of each piece
     local_scale: Array  # (M,) estimated size / true size of the piece; empty for a standing camera
+
+
+def as_trajectory(poses: Sequence[tuple[int, Array]]) -> Trajectory | None:
+    """Poses (4, 4) by stamp, ns, in time order, as a trajectory; None where there are none."""
+    if not poses:
+        return None
+    stamps, T = zip(*poses, strict=True)
+    return Trajectory(np.array(stamps, np.int64), np.stack(T))
 
 
 def associate(

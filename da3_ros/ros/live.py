@@ -36,9 +36,8 @@ from da3_ros.files import reason
 from da3_ros.mapping import ply
 from da3_ros.msg import EngineInfo
 from da3_ros.ros.calibration import announced_size
-from da3_ros.ros.counters import DROP_CAUSES
 from da3_ros.ros.fastdds import use_profile
-from da3_ros.ros.observer import Observer
+from da3_ros.ros.observer import Observer, dropped
 from da3_ros.ros.player import Progress, play
 from da3_ros.ros.predictor_thread import OPENING
 from da3_ros.sources import bag_types
@@ -126,7 +125,7 @@ def evaluate_live(
         windows=observer.windows,
         latency_ms=observer.latency_ms(),
         latency_histograms=observer.latency.histograms(),
-        drops={cause: int(getattr(status, f"dropped_{cause}")) for cause in DROP_CAUSES},
+        drops=dropped(status),
         counts={
             "frames": len(stamps),
             "keyframes": status.keyframes,

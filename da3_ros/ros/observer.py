@@ -45,6 +45,11 @@ class DepthSample:
     confidence: FloatArray | None = None  # (h, w) in [0, 1)
 
 
+def dropped(status: SlamStatus) -> dict[str, int]:
+    """Frames that the node dropped, by cause."""
+    return {cause: int(getattr(status, f"dropped_{cause}")) for cause in DROP_CAUSES}
+
+
 class Observer:
     """Subscribes in a thread of its own until closed.
 
@@ -126,8 +131,7 @@ class Observer:
         status = self.status
         if status is None:
             return False
-        dropped = sum(int(getattr(status, f"dropped_{cause}")) for cause in DROP_CAUSES)
-        dealt_with = int(status.frames_accepted) + dropped
+        dealt_with = int(status.frames_accepted) + sum(dropped(status).values())
         done = status.frames_received >= len(self._sent) and dealt_with >= status.frames_received
         return quiet > (quiet_s if done else _PATIENCE * quiet_s)
 

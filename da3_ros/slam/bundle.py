@@ -70,7 +70,7 @@ class Bundle:
     points: Array  # (L, 3) in the chain's frame
     seen: Observations
     between: Between
-    log_scale: Array | None = None  # (K,) lambda; None: zero
+    log_scale: Array  # (K,) lambda
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,15 +82,12 @@ class Adjusted:
     points: Array  # (L, 3)
     point_covariance: Array  # (L, 3, 3) given the poses
     direction_error: Array  # (M,) reprojection error in sigma
-    depth_error: Array  # (M,) log z - log D - lambda; NaN where there is no depth
 
 
 def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
     """Minimise; every point needs an observation."""
-    log_scale = np.zeros(len(bundle.T_cam_chain)) if bundle.log_scale is None else bundle.log_scale
-    state = replace(bundle, log_scale=log_scale)
-    near = _NEAR * float(np.median(np.linalg.norm(state.points - state.points.mean(axis=0), axis=1)))
-    linear = _Linear(state, near)
+    near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
+    linear = _Linear(bundle, near)
     damping = _FIRST_DAMPING
     for _ in range(rounds):
         tried = linear.stepped(damping)
@@ -105,14 +102,12 @@ def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
             if damping > _MOST_DAMPING:
                 break
     state = linear.state
-    assert state.log_scale is not None
     return Adjusted(
         state.T_cam_chain,
         state.log_scale,
         state.points,
         np.asarray(np.linalg.inv(linear.point_information(0.0)), float),
         linear.direction_error,
-        linear.depth_error,
     )
 
 
@@ -120,7 +115,6 @@ class _Linear:
     """Residuals of one state, and their linearisation when a step is asked for."""
 
     def __init__(self, state: Bundle, near: float) -> None:
-        assert state.log_scale is not None
         self.state, self._near, seen = state, near, state.seen
         T = state.T_cam_chain[seen.keyframe]
         self._in_camera = np.einsum("mij,mj->mi", T[:, :3, :3], state.points[seen.point]) + T[:, :3, 3]
@@ -130,9 +124,9 @@ class _Linear:
         error = (self._direction - seen.direction) / seen.direction_sigma[:, None]
         error[~in_front] = _WRONG
         self.direction_error = np.linalg.norm(error, axis=1)
-        self.depth_error = np.log(z) - seen.log_depth - state.log_scale[seen.keyframe]
-        has_depth = np.isfinite(self.depth_error) & in_front
-        depth = np.where(has_depth, self.depth_error, 0) / seen.depth_sigma
+        depth_error = np.log(z) - seen.log_depth - state.log_scale[seen.keyframe]
+        has_depth = np.isfinite(depth_error) & in_front
+        depth = np.where(has_depth, depth_error, 0) / seen.depth_sigma
         self._residual = np.concatenate([error, depth[:, None]], axis=1)
         seen_weight = np.where(in_front, 1 / (1 + (self.direction_error / _CAUCHY) ** 2), 0.0)
         depth_weight = np.where(has_depth, 1 / (1 + (depth / _CAUCHY) ** 2), 0.0)
@@ -209,7 +203,6 @@ class _Linear:
         d_points = (inverse @ (-g_point - (W_rows.T @ step).reshape(points, 3))[:, :, None])[:, :, 0]
         if not (np.isfinite(step).all() and np.isfinite(d_points).all()):
             return None
-        assert state.log_scale is not None
         moved = replace(
             state,
             T_cam_chain=se3.normalized(se3.exp(by_keyframe[:, :6]) @ state.T_cam_chain),
@@ -220,7 +213,6 @@ class _Linear:
 
     def _add_priors(self, H: Array, gradient: Array) -> None:
         state = self.state
-        assert state.log_scale is not None
         every = np.arange(len(state.T_cam_chain))
         H[every, 6, every, 6] += 1 / state.scale_sigma**2
         gradient[:, 6] += state.log_scale / state.scale_sigma**2

@@ -59,21 +59,22 @@ class Landmarks:
         """Forget what was seen by none of these keyframes and is not followed any more."""
         self.views = {index: seen for index, seen in self.views.items() if index in keyframes}
         used = np.unique(np.concatenate([followed, *(seen.ids for seen in self.views.values())]))
-        kept = np.isin(self.ids, used, assume_unique=True)
-        self.ids, self.points, self.covariance = self.ids[kept], self.points[kept], self.covariance[kept]
+        self._keep_rows(np.isin(self.ids, used, assume_unique=True))
 
     def remove(self, ids: Ids) -> None:
         """Forget these everywhere."""
-        kept = ~np.isin(self.ids, ids)
-        self.ids, self.points, self.covariance = self.ids[kept], self.points[kept], self.covariance[kept]
+        self._keep_rows(~np.isin(self.ids, ids))
         for index, seen in self.views.items():
             stay = ~np.isin(seen.ids, ids)
             self.views[index] = Seen(seen.ids[stay], seen.pixels[stay])
 
     def clear(self) -> None:
         """Forget all; ids go on."""
-        self.ids, self.points, self.covariance = np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3, 3))
+        self._keep_rows(np.zeros(len(self.ids), bool))
         self.views = {}
+
+    def _keep_rows(self, kept: NDArray[np.bool_]) -> None:
+        self.ids, self.points, self.covariance = self.ids[kept], self.points[kept], self.covariance[kept]
 
 
 def in_camera(T_cam_chain: Array, points: Array, covariance: Array) -> tuple[Array, Array]:

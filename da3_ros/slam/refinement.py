@@ -8,7 +8,6 @@ depth is in the map already, hold still.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,20 +29,12 @@ _UNKNOWN_SCALE = 0.5  # 1-sigma of the log scale of depth behind a weak link
 _FEWEST = 12  # observations of a new keyframe; with fewer there is nothing to refine it by
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class New:
-    """What a keyframe adds to the landmarks."""
-
-    ids: Ids  # (N,)
-    pixels: Array  # (N, 2) of its shrunk image
-
-
 class Refinement:
     """Landmarks, and the adjustment of the last keyframes to them."""
 
     def __init__(self, config: Config, *, enabled: bool) -> None:
         """Start without landmarks; they are kept for the tracker where nothing is to be adjusted."""
-        self._config, self._enabled = config, enabled
+        self._config, self.enabled = config, enabled
         self.landmarks = Landmarks()
         self.repeats = Repeats(config.refine)
 
@@ -73,10 +64,12 @@ class Refinement:
         Returns:
             Whether there was enough to go by.
         """
+        if not self.enabled:
+            return False
         lag = [k for k in keyframes if k.index in self.landmarks.views]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
         views = [_among(self.landmarks.views[k.index], used) for k in lag]
-        if not self._enabled or len(lag) < 2 or len(views[-1].ids) < _FEWEST:
+        if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
             return False
         before = np.stack([se3.inverse(k.T_chain_cam) for k in lag])
         free = np.array([k.depth is not None for k in lag])
@@ -107,16 +100,15 @@ class Refinement:
         points = camera.unproject(seen.pixels[found], np.exp(log_z[found]))
         self.landmarks.points[rows], self.landmarks.covariance[rows] = self._placed(points, keyframe, camera)
 
-    def extend(self, keyframe: Keyframe, gray: ImageArray) -> New:
+    def extend(self, keyframe: Keyframe, gray: ImageArray, camera: Pinhole) -> Seen:
         """Find new landmarks in a placed keyframe; they are seen by it and where its depth says."""
         assert keyframe.depth is not None
         cfg, seen = self._config, self.landmarks.views[keyframe.index]
         pixels, log_z = corners.find(gray, keyframe.depth, seen.pixels, cfg.tracker, cfg.seam)
-        camera = keyframe.depth.camera.resized(gray.shape[1], gray.shape[0])
         points = camera.unproject(pixels, np.exp(log_z))
-        ids = self.landmarks.add(*self._placed(points, keyframe, camera))
-        self.landmarks.views[keyframe.index] = seen.joined(Seen(ids, pixels))
-        return New(ids, pixels)
+        new = Seen(self.landmarks.add(*self._placed(points, keyframe, camera)), pixels)
+        self.landmarks.views[keyframe.index] = seen.joined(new)
+        return new
 
     def forget(self, keyframes: Sequence[Keyframe], followed: Ids) -> None:
         """Drop what neither these keyframes see nor the tracker follows."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from da3_ros.config import SeamConfig
 from da3_ros.geometry import robust, se3
@@ -79,8 +80,7 @@ def agreeing(shared: Sequence[Shared], S_chain_win: Sim3) -> list[Shared]:
     theirs = S_chain_win.act_pose(np.stack([s.T_win_cam for s in shared]))
     angle = se3.rotation_angle(np.swapaxes(ours[:, :3, :3], -1, -2) @ theirs[:, :3, :3])
     distance = np.linalg.norm(ours[:, :3, 3] - theirs[:, :3, 3], axis=1)
-    fits = [value <= 3 * robust.mad_sigma(value, 0.0) + 1e-12 for value in (angle, distance)]
-    return [s for s, fit in zip(shared, fits[0] & fits[1], strict=True) if fit]
+    return [s for s, fits in zip(shared, _usual(angle) & _usual(distance), strict=True) if fits]
 
 
 def log_ratio(shared: Shared, config: SeamConfig) -> tuple[float, float] | None:
@@ -112,14 +112,17 @@ def place(shared: Sequence[Shared], scale: float) -> tuple[Sim3, float, float]:
     candidates = ours[:, :3, :3] @ np.swapaxes(theirs[:, :3, :3], -1, -2)
     rotation = se3.chordal_mean(candidates)
     angles = se3.rotation_angle(np.swapaxes(candidates, -1, -2) @ rotation)
-    limit = 3 * robust.mad_sigma(angles, 0.0) + 1e-12
-    rotation = se3.chordal_mean(candidates, (angles <= limit).astype(float))
+    rotation = se3.chordal_mean(candidates, _usual(angles).astype(float))
     offsets = ours[:, :3, 3] - scale * theirs[:, :3, 3] @ rotation.T
     middle = np.median(offsets, axis=0)
     distance = np.linalg.norm(offsets - middle, axis=1)
-    keep = distance <= 3 * robust.mad_sigma(distance, 0.0) + 1e-12
-    translation = offsets[keep].mean(axis=0)
+    translation = offsets[_usual(distance)].mean(axis=0)
     depths = [float(np.nanmedian(s.keyframe.depth.log)) for s in shared if s.keyframe.depth is not None]
     typical = float(np.exp(np.mean(depths))) if depths else 1.0
     angle = float(np.rad2deg(np.median(angles)))
     return Sim3(scale, rotation, translation), angle, float(np.median(distance)) / typical
+
+
+def _usual(errors: Array) -> NDArray[np.bool_]:
+    """Which errors (N,), not negative, are within three times what is usual among them."""
+    return errors <= 3 * robust.mad_sigma(errors, 0.0) + 1e-12

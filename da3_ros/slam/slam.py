@@ -16,6 +16,7 @@ import numpy as np
 from da3_ros.config import Config
 from da3_ros.errors import PredictorError
 from da3_ros.geometry import se3
+from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
@@ -288,10 +289,13 @@ class Slam:
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
             self._refinement.observe(keyframe, tracked.seen)
         self._log.settle_before(request.new[0].frame.id)
-        self._measure(shared, placed, new, junction)
-        self._refine(request.new[-1].gray)
+        if self._refinement.enabled:
+            self._measure(shared, placed, new, junction)
+        gray = request.new[-1].gray
+        camera = depths[-1].camera.resized(gray.shape[1], gray.shape[0])
+        self._refine(camera)
         self._rebase(request, placed[-1].T_chain_cam)
-        self._follow(placed[-1], request.new[-1].gray)
+        self._follow(placed[-1], gray, camera)
         return self._chain.retire()
 
     def _measure(
@@ -303,34 +307,25 @@ class Slam:
         poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
         self._refinement.measure(keyframes, poses, junction.seam.S_chain_win.scale)
 
-    def _refine(self, gray: ImageArray) -> None:
+    def _refine(self, camera: Pinhole) -> None:
         """Adjust the last keyframes to what they see in common."""
         newest, fixed = self._chain.newest, self._config.refine.fixed
         assert newest is not None
-        assert newest.depth is not None
-        height, width = gray.shape
         lag = self._chain.keyframes[-len(self._chain.active) - fixed :]
-        camera = newest.depth.camera.resized(width, height)
         if self._refinement.adjust(lag, camera):
             self._chain.moved()
         else:
             self._refinement.reseed(newest, camera)
         self._refinement.forget(lag, self._tracker.followed)
 
-    def _follow(self, keyframe: Keyframe, gray: ImageArray) -> None:
+    def _follow(self, keyframe: Keyframe, gray: ImageArray, camera: Pinhole) -> None:
         """Make a placed keyframe the tracker's reference, and have it follow what is new in it."""
-        assert keyframe.depth is not None
-        T_cam_chain, landmarks = se3.inverse(keyframe.T_chain_cam), self._refinement.landmarks
-        height, width = gray.shape
-        points, covariance = in_camera(T_cam_chain, landmarks.points, landmarks.covariance)
-        camera = keyframe.depth.camera.resized(width, height)
+        landmarks, new = self._refinement.landmarks, self._refinement.extend(keyframe, gray, camera)
+        points, covariance = in_camera(se3.inverse(keyframe.T_chain_cam), landmarks.points, landmarks.covariance)
         self._tracker.refer(camera, self._T_reference_latest(), landmarks.ids, points, covariance)
-        new = self._refinement.extend(keyframe, gray)
-        rows = landmarks.rows(new.ids)
-        points, covariance = in_camera(T_cam_chain, landmarks.points[rows], landmarks.covariance[rows])
-        pixels = new.pixels.astype(np.float32)
+        rows, pixels = landmarks.rows(new.ids), new.pixels.astype(np.float32)
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
-        self._tracker.add(gray, Features(new.ids, points, covariance, pixels, alive, misses))
+        self._tracker.add(gray, Features(new.ids, points[rows], covariance[rows], pixels, alive, misses))
 
     def _place_live(self, request: Request, T_chain_cam: Array) -> None:
         reference = self._chain.newest

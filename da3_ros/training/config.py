@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from da3_ros.config import param, read_tree, with_values
+from da3_ros.config import naming, param, read_tree, with_values
 from da3_ros.errors import ConfigError
 from da3_ros.model.presets import PATCH
 
@@ -115,10 +115,8 @@ def load(path: Path | None) -> TrainingConfig:
     if path is None:
         return TrainingConfig()
     values = read_tree(path)
-    try:
+    with naming(path):
         config = with_values(TrainingConfig(), values)
-    except ConfigError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
     sides = config.curriculum
     for side in (sides.width, sides.height, sides.small_width, sides.small_height):
         if side % PATCH:

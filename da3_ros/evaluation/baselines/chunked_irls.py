@@ -14,8 +14,9 @@ import numpy as np
 
 from da3_ros import config as configuration
 from da3_ros.config import Config
+from da3_ros.evaluation.baselines.free_sim3 import points_of
 from da3_ros.evaluation.record import Record
-from da3_ros.geometry import se3
+from da3_ros.evaluation.trajectory import as_trajectory
 from da3_ros.geometry.se3 import Array
 from da3_ros.geometry.sim3 import Sim3, umeyama
 from da3_ros.slam.window import View, unpack
@@ -62,7 +63,7 @@ def record(source: Source, predictor: Predictor, config: Config, progress: Progr
         mode="offline",
         trajectory=trajectory,
         causal=trajectory,
-        truth=Trajectory(np.array([t for t, _ in truth], np.int64), np.stack([T for _, T in truth])) if truth else None,
+        truth=as_trajectory(truth),
         counts={**counts, "frames": len(trajectory), "keyframes": len(trajectory), "windows": chain.count},
         metric=False,
         config_text=configuration.dump(config, comments=True),
@@ -77,8 +78,7 @@ class _Chain:
         self.count = 0
         self._views: dict[int, View] = {}  # of the latest chunk, by frame
         self._S_map_chunk = Sim3.identity()
-        self._stamps: list[int] = []
-        self._poses: list[Array] = []
+        self._poses: list[tuple[int, Array]] = []  # by stamp
 
     def add(self, frames: list[Frame], predictor: Predictor) -> None:
         """Predict a chunk and join it to the one before."""
@@ -92,14 +92,12 @@ class _Chain:
             self._S_map_chunk = self._S_map_chunk @ align(before, after)
         for frame in frames:
             if frame.id not in self._views:
-                self._stamps.append(frame.stamp_ns)
-                self._poses.append(self._S_map_chunk.act_pose(views[frame.id].T_win_cam))
+                self._poses.append((frame.stamp_ns, self._S_map_chunk.act_pose(views[frame.id].T_win_cam)))
         self._views = views
 
     def trajectory(self) -> Trajectory:
         """All frames."""
-        poses = np.stack(self._poses) if self._poses else np.zeros((0, 4, 4))
-        return Trajectory(np.array(self._stamps, np.int64), poses)
+        return as_trajectory(self._poses) or Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
 
 
 def align(before: list[View], after: list[View]) -> Sim3:
@@ -122,10 +120,5 @@ def _pairs(before: View, after: View) -> tuple[Array, Array, Array]:
     keep[::_SAMPLE, ::_SAMPLE] = True
     for depth in (ours, theirs):
         keep &= np.isfinite(depth.log) & (depth.confidence > _CONFIDENT * np.median(depth.confidence))
-    v, u = np.nonzero(keep)
-    pixels = np.stack([u, v], axis=1).astype(float)
-    points = [
-        se3.transform(view.T_win_cam, depth.camera.unproject(pixels, np.exp(depth.log[keep].astype(float))))
-        for view, depth in ((before, ours), (after, theirs))
-    ]
+    points = [points_of(depth, view.T_win_cam, keep) for view, depth in ((before, ours), (after, theirs))]
     return points[0], points[1], np.sqrt((ours.confidence * theirs.confidence)[keep]).astype(float)

@@ -30,14 +30,15 @@ def join(shared: Sequence[Shared], config: SeamConfig) -> Seam:
         keep = np.zeros(weight.shape, bool)
         keep[::_SAMPLE, ::_SAMPLE] = True
         keep &= (s.keyframe.depth.confidence >= config.min_confidence) & (s.depth.confidence >= config.min_confidence)
-        ours.append(_points(s.keyframe.depth, s.keyframe.T_chain_cam, keep))
-        theirs.append(_points(s.depth, s.T_win_cam, keep))
+        ours.append(points_of(s.keyframe.depth, s.keyframe.T_chain_cam, keep))
+        theirs.append(points_of(s.depth, s.T_win_cam, keep))
         weights.append(weight[keep].astype(float))
     S = umeyama(np.concatenate(theirs), np.concatenate(ours), weights=np.concatenate(weights))
     return Seam(float(np.log(S.scale)), 0.01, 0.0, S, 0.0, 0.0)
 
 
-def _points(depth: Depth, T_frame_cam: Array, keep: np.ndarray) -> Array:
+def points_of(depth: Depth, T_frame_cam: Array, keep: np.ndarray) -> Array:
+    """Points (N, 3) of the pixels of a view that are kept, (h, w), in the frame of its pose."""
     v, u = np.nonzero(keep)
     pixels = np.stack([u, v], axis=1).astype(float)
     return se3.transform(T_frame_cam, depth.camera.unproject(pixels, np.exp(depth.log[keep].astype(float))))
