@@ -89,16 +89,10 @@ class Refinement:
         self._apply(found, lag, views, used, before)
         return True
 
-    def reseed(self, keyframe: Keyframe, camera: Pinhole) -> None:
-        """Nothing was adjusted: what a keyframe sees lies where its own depth says, and nowhere else."""
-        assert keyframe.depth is not None
-        seen = self.landmarks.views[keyframe.index]
-        log_z = corners.sample(keyframe.depth, seen.pixels, camera.size)
-        found = np.isfinite(log_z)
-        self.landmarks.remove(self.landmarks.ids[~np.isin(self.landmarks.ids, seen.ids[found])])
-        rows = self.landmarks.rows(seen.ids[found])
-        points = camera.unproject(seen.pixels[found], np.exp(log_z[found]))
-        self.landmarks.points[rows], self.landmarks.covariance[rows] = self._placed(points, keyframe, camera)
+    def restart(self, keyframe: Keyframe) -> None:
+        """Nothing was adjusted: no landmark is known better than by this keyframe's own depth, which comes next."""
+        self.landmarks.clear()
+        self.landmarks.views[keyframe.index] = Seen()
 
     def extend(self, keyframe: Keyframe, gray: ImageArray, camera: Pinhole) -> Seen:
         """Find new landmarks in a placed keyframe; they are seen by it and where its depth says."""

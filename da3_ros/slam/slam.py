@@ -315,7 +315,7 @@ class Slam:
         if self._refinement.adjust(lag, camera):
             self._chain.moved()
         else:
-            self._refinement.reseed(newest, camera)
+            self._refinement.restart(newest)
         self._refinement.forget(lag, self._tracker.followed)
 
     def _follow(self, keyframe: Keyframe, gray: ImageArray, camera: Pinhole) -> None:
