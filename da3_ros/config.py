@@ -46,7 +46,7 @@ class TrackerConfig:
     """Camera-rate tracking against the latest keyframe."""
 
     features: int = param(300, "features followed", low=20, high=5000)
-    width: int = param(320, "images are shrunk to this width for tracking, px", low=64)
+    width: int = param(480, "images are shrunk to this width for tracking, px", low=64)
     forward_backward_px: float = param(1.5, "largest forward-backward flow error, px of the shrunk image", low=0.01)
     inlier_px: float = param(2.0, "largest reprojection error of an inlier, px of the shrunk image", low=0.1)
     min_inliers: int = param(20, "fewer inliers than this: the state is WEAK", low=6)
@@ -85,9 +85,10 @@ class ScaleConfig:
 class RefineConfig:
     """Adjustment of the last keyframes to the landmarks that they see in common."""
 
-    enabled: bool = param(False, "adjust them; false: keep the poses that the windows have")
+    enabled: bool = param(True, "adjust them; false: keep the poses that the windows have")
     fixed: int = param(3, "keyframes that have left the window and still hold the others in place", low=1, high=20)
     pixel_sigma: float = param(1.0, "1-sigma of a followed feature, px of the shrunk image", low=0.01)
+    aligned_sigma: float = param(0.3, "the same of one that was aligned with an older keyframe, px", low=0.01)
     depth_sigma: float = param(0.05, "1-sigma of predicted log depth within a patch", low=1e-4)
     depth_scale_sigma: float = param(0.01, "1-sigma of the log scale of a keyframe's depth", low=1e-4)
     rotation_deg: float = param(0.2, "1-sigma of the predicted rotation of a view, deg", low=1e-4)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from da3_ros.config import RefineConfig
 from da3_ros.geometry import se3
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.slam.alignment import Drawing
 from da3_ros.slam.bundle import Between, Bundle, Observations, adjust
+from da3_ros.slam.keyframe import Depth
 from da3_ros.slam.landmarks import Landmarks, Seen
 from da3_ros.slam.repeats import Repeats
 
@@ -122,9 +126,10 @@ def test_repeats_are_averaged():
     repeats, sigmas = Repeats(RefineConfig()), []
     for number in range(16):
         turn = se3.exp_so3(np.deg2rad(0.2) * rng.standard_normal((4, 3)))
-        repeats.add([3, 5, 6, 9], true @ se3.make(turn, 0.01 * rng.standard_normal((4, 3))), 2.0, 3.0)
+        seen = true @ se3.make(turn, 0.01 * rng.standard_normal((4, 3)))
+        repeats.add([3, 5, 6, 9], seen, 2.0, se3.make(true[:, :3, :3], 2 * true[:, :3, 3]), 3.0)
         if number in (0, 15):
-            sigmas.append(repeats.between([3, 5, 6, 9]).sigma[0])
+            sigmas.append(repeats.between([3, 5, 6, 9]).sigma[0] / np.repeat(repeats.doubt, 3))
     found = repeats.between([3, 5, 6, 9])
     relative = se3.inverse(true[found.first]) @ true[found.second]
     relative[:, :3, 3] *= 2
@@ -133,6 +138,80 @@ def test_repeats_are_averaged():
     repeats.keep([5, 9])
     assert len(repeats.between([3, 5, 6, 9]).first) == 1
     assert len(repeats.between([3, 6]).first) == 0
+
+
+def poses_of_a_walk(rng, count=12):
+    steps = np.stack([np.arange(count) * 0.1, np.zeros(count), np.zeros(count)], axis=1)
+    return se3.make(se3.exp_so3(0.2 * rng.standard_normal((count, 3))), steps)
+
+
+@pytest.mark.parametrize("factor", [1, 8])
+def test_windows_are_believed_no_better_than_they_agree(factor):
+    rng = np.random.default_rng(11)
+    true, config = poses_of_a_walk(rng), RefineConfig()
+    repeats = Repeats(config)
+    for first in range(7):
+        now = true[first : first + 6]
+        baseline = np.sqrt(((now[:, :3, 3] - now[0, :3, 3]) ** 2).sum(axis=1).mean())
+        turn = factor * np.deg2rad(config.rotation_deg) * rng.standard_normal((6, 3))
+        shift = factor * config.translation * baseline * rng.standard_normal((6, 3))
+        seen = se3.make(now[:, :3, :3] @ se3.exp_so3(turn), now[:, :3, 3] + shift)
+        repeats.add(range(first, first + 6), seen, 1.0, now, 1.0)
+    assert repeats.doubt == pytest.approx((factor, factor), rel=0.35)
+
+
+def test_windows_that_always_miss_the_motion_are_not_believed_however_much_they_agree():
+    rng = np.random.default_rng(12)
+    true = poses_of_a_walk(rng)
+    repeats = Repeats(RefineConfig())
+    still = np.tile(np.eye(4), (6, 1, 1))
+    for first in range(7):
+        now = true[first : first + 6]
+        repeats.add(range(first, first + 6), still, 1.0, now, 1.0)
+        motion = se3.inverse(now[-2]) @ now[-1]
+        turned, moved = float(se3.rotation_angle(motion[:3, :3])), float(np.linalg.norm(motion[:3, 3]))
+        repeats.surprise(turned, turned, moved, moved, now, 1.0)
+    rotation, translation = repeats.sigmas(true[:6], 1.0)
+    assert rotation > np.deg2rad(3)
+    assert translation > 0.03  # of steps of 0.1
+
+
+def test_a_slanted_patch_is_found_to_a_fraction_of_a_pixel_where_flow_alone_is_off():
+    """A wall that runs away to the right, seen from two places."""
+    rng = np.random.default_rng(13)
+    camera = Pinhole(320, 240, 300.0, 300.0, 159.5, 119.5)
+    texture = cv2.GaussianBlur(rng.uniform(0, 255, (600, 600)).astype(np.float32), (0, 0), 2.0)
+    texture = np.clip((texture - texture.mean()) * 6 + 128, 0, 255).astype(np.uint8)
+    normal, distance = np.array([-0.7, 0.1, 1.0]), 2.0  # of the wall, n X = d
+    T_world_cam = [np.eye(4), se3.make(se3.exp_so3(np.array([0.02, 0.25, 0.05])), np.array([-0.5, 0.05, 0.2]))]
+
+    def view(T):
+        pixels = np.stack(np.meshgrid(np.arange(320.0), np.arange(240.0)), axis=-1).reshape(-1, 2)
+        rays = camera.unproject(pixels, np.ones(len(pixels)))
+        z = (distance - normal @ T[:3, 3]) / (rays @ T[:3, :3].T @ normal)
+        points = se3.transform(T, rays * z[:, None])
+        at = (points[:, :2] * 120 + 300).astype(np.float32).reshape(240, 320, 2)
+        return cv2.remap(texture, at[..., 0], at[..., 1], cv2.INTER_LINEAR), z.reshape(240, 320)
+
+    (old, z_old), (new, z_new) = (view(T) for T in T_world_cam)
+    pixels = cv2.goodFeaturesToTrack(old, 150, 0.01, 8)[:, 0].astype(float)
+    depths = cv2.remap(z_old.astype(np.float32), pixels.astype(np.float32), None, cv2.INTER_LINEAR)[:, 0]
+    T_old_new = se3.inverse(T_world_cam[0]) @ T_world_cam[1]
+    true = camera.project(se3.transform(se3.inverse(T_old_new), camera.unproject(pixels, depths.astype(float))))
+    inside = ((true > 12) & (true < [307, 227])).all(axis=1)
+    pixels, true = pixels[inside], true[inside]
+    about = true + rng.uniform(-1, 1, true.shape)
+    noise = cv2.resize(rng.normal(0, 0.05, (6, 8)).astype(np.float32), (320, 240), interpolation=cv2.INTER_CUBIC)
+    depth = Depth.first((z_new * np.exp(noise)).astype(np.float32), np.ones((240, 320), np.float32), camera)
+    found, good = Drawing(old, T_old_new, depth, camera).find(new, pixels, about)
+    error = np.linalg.norm(found - true, axis=1)
+    assert good.mean() > 0.7
+    assert np.median(error[good]) < 0.2  # although depth is 5 % off, patch by patch
+    assert np.array_equal(found[~good], about[~good])
+    start, guess = (p.astype(np.float32).reshape(-1, 1, 2) for p in (pixels, about))
+    flags = {"winSize": (15, 15), "maxLevel": 0, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+    flow, _, _ = cv2.calcOpticalFlowPyrLK(old, new, start, guess.copy(), **flags)
+    assert np.median(np.linalg.norm(flow[good, 0] - true[good], axis=1)) > 2 * np.median(error[good])
 
 
 @pytest.mark.parametrize("z", [-0.05, -3.0])

@@ -79,9 +79,22 @@ class Adjusted:
 
     T_cam_chain: Array  # (K, 4, 4)
     log_scale: Array  # (K,) what is to be added to the log depth of each keyframe
+    covariance: Array  # (7 K, 7 K) of twists from the left and lambda, keyframe by keyframe; 0 for what is fixed
     points: Array  # (L, 3)
     point_covariance: Array  # (L, 3, 3) given the poses
     direction_error: Array  # (M,) reprojection error in sigma
+    between_error: Array  # (P,) error of the measured relative poses in sigma, root of the mean square of six
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reduced:
+    """Normal equations S x = -b of what is left when the points are eliminated, and what brings the points back."""
+
+    S: Array  # (7 K, 7 K)
+    b: Array  # (7 K,)
+    W: Array  # (7 K, 3 L)
+    inverse: Array  # (L, 3, 3)
+    g_point: Array  # (L, 3)
 
 
 def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
@@ -105,9 +118,11 @@ def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
     return Adjusted(
         state.T_cam_chain,
         state.log_scale,
+        linear.covariance(),
         state.points,
         np.asarray(np.linalg.inv(linear.point_information(0.0)), float),
         linear.direction_error,
+        linear.between_error,
     )
 
 
@@ -132,7 +147,8 @@ class _Linear:
         depth_weight = np.where(has_depth, 1 / (1 + (depth / _CAUCHY) ** 2), 0.0)
         self._weight = np.stack([seen_weight, seen_weight, depth_weight], axis=1)
         self._between = _between_residuals(state.T_cam_chain, state.between)
-        doubt = (self._between[0] ** 2).sum(axis=1) / (6 * _CAUCHY**2)
+        self.between_error = np.sqrt((self._between[0] ** 2).mean(axis=1))
+        doubt = (self.between_error / _CAUCHY) ** 2
         self._between_weight = 1 / (1 + doubt)
         self.cost = float(
             _CAUCHY**2 * np.log1p((self.direction_error / _CAUCHY) ** 2).sum()
@@ -168,39 +184,54 @@ class _Linear:
         information[:, diagonal, diagonal] += (1e-9 * trace + 1e-12)[:, None]
         return information
 
-    def stepped(self, damping: float) -> _Linear | None:
-        """The state after one damped step; None where there is no such step."""
+    def covariance(self) -> Array:
+        """Of the keyframes (7 K, 7 K), the points eliminated; 0 for what holds still."""
+        reduced = self._reduced(0.0)
+        rows = self._moving()
+        covariance = np.zeros_like(reduced.S)
+        covariance[np.ix_(rows, rows)] = np.linalg.pinv(reduced.S[np.ix_(rows, rows)], hermitian=True)
+        return covariance
+
+    def _moving(self) -> Index:
+        """Rows of the unknowns that may change: free poses, and all scales of depth."""
+        moving = np.repeat(self.state.free[:, None], _POSE, axis=1)
+        moving[:, 6] = True
+        return np.flatnonzero(moving.ravel())
+
+    def _reduced(self, damping: float) -> _Reduced:
+        """The damped normal equations of the keyframes, the points eliminated."""
         state, seen = self.state, self.state.seen
         count, points = len(state.T_cam_chain), len(state.points)
         d_pose, d_point = self._jacobians()
         weight = self._weight[:, :, None]
         pose_t, point_t = np.swapaxes(d_pose * weight, 1, 2), np.swapaxes(d_point * weight, 1, 2)
         H = np.zeros((count, _POSE, count, _POSE))
-        blocks = _summed(pose_t @ d_pose, seen.keyframe, count)
         diagonal = np.arange(count)
-        H[diagonal, :, diagonal, :] = blocks
+        H[diagonal, :, diagonal, :] = _summed(pose_t @ d_pose, seen.keyframe, count)
         g_pose = _summed((pose_t @ self._residual[:, :, None])[:, :, 0], seen.keyframe, count)
         g_point = _summed((point_t @ self._residual[:, :, None])[:, :, 0], seen.point, points)
         self._add_priors(H, g_pose)
-        inverse = np.linalg.inv(self._points_of(d_point, point_t, damping))
+        inverse = np.asarray(np.linalg.inv(self._points_of(d_point, point_t, damping)), float)
         W = np.zeros((count, points, _POSE, 3))
         W[seen.keyframe, seen.point] = pose_t @ d_point  # a keyframe sees a point once
         W_inverse = W @ inverse
         W_rows = W.transpose(0, 2, 1, 3).reshape(count * _POSE, points * 3)
         W_inverse_rows = W_inverse.transpose(0, 2, 1, 3).reshape(count * _POSE, points * 3)
         S = H.reshape(count * _POSE, count * _POSE) - W_inverse_rows @ W_rows.T
-        b = g_pose.ravel() - W_inverse_rows @ g_point.ravel()
         S[np.diag_indices_from(S)] += damping * np.diag(H.reshape(S.shape)) + 1e-9
-        moving = np.repeat(state.free[:, None], _POSE, axis=1)
-        moving[:, 6] = True
-        rows = np.flatnonzero(moving.ravel())
-        step = np.zeros(count * _POSE)
+        return _Reduced(S, g_pose.ravel() - W_inverse_rows @ g_point.ravel(), W_rows, inverse, g_point)
+
+    def stepped(self, damping: float) -> _Linear | None:
+        """The state after one damped step; None where there is no such step."""
+        state, reduced, rows = self.state, self._reduced(damping), self._moving()
+        step = np.zeros(len(reduced.b))
         try:
-            step[rows] = np.linalg.solve(S[np.ix_(rows, rows)], -b[rows])
+            step[rows] = np.linalg.solve(reduced.S[np.ix_(rows, rows)], -reduced.b[rows])
         except np.linalg.LinAlgError:
             return None
-        by_keyframe = step.reshape(count, _POSE)
-        d_points = (inverse @ (-g_point - (W_rows.T @ step).reshape(points, 3))[:, :, None])[:, :, 0]
+        by_keyframe = step.reshape(-1, _POSE)
+        back = reduced.g_point + (reduced.W.T @ step).reshape(-1, 3)
+        d_points = -(reduced.inverse @ back[:, :, None])[:, :, 0]
         if not (np.isfinite(step).all() and np.isfinite(d_points).all()):
             return None
         moved = replace(

@@ -19,10 +19,27 @@ class Seen:
 
     ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) ascending
     pixels: Array = field(default_factory=lambda: np.zeros((0, 2)))  # (N, 2) of the shrunk image
+    sharp: NDArray[np.bool_] | None = None  # (N,) which of the pixels were aligned; None: none
+
+    def __post_init__(self) -> None:
+        """Fill in what was left out."""
+        if self.sharp is None:
+            object.__setattr__(self, "sharp", np.zeros(len(self.ids), bool))
+
+    def taken(self, rows: NDArray[np.generic]) -> Seen:
+        """Some of them."""
+        assert self.sharp is not None
+        return Seen(self.ids[rows], self.pixels[rows], self.sharp[rows])
 
     def joined(self, other: Seen) -> Seen:
         """Both; ``other`` has newer landmarks only."""
-        return Seen(np.concatenate([self.ids, other.ids]), np.concatenate([self.pixels, other.pixels]))
+        assert self.sharp is not None
+        assert other.sharp is not None
+        return Seen(
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.pixels, other.pixels]),
+            np.concatenate([self.sharp, other.sharp]),
+        )
 
 
 class Landmarks:
@@ -65,8 +82,7 @@ class Landmarks:
         """Forget these everywhere."""
         self._keep_rows(~np.isin(self.ids, ids))
         for index, seen in self.views.items():
-            stay = ~np.isin(seen.ids, ids)
-            self.views[index] = Seen(seen.ids[stay], seen.pixels[stay])
+            self.views[index] = seen.taken(~np.isin(seen.ids, ids))
 
     def clear(self) -> None:
         """Forget all; ids go on."""

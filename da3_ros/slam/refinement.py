@@ -16,16 +16,21 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
+from da3_ros.slam.alignment import Drawing
 from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Keyframe
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen
 from da3_ros.slam.repeats import Repeats
+from da3_ros.slam.schedule import Kind, Request
 from da3_ros.types import ImageArray
 
 _OUTLIER = 6.0  # sigma of reprojection
 _GRID = (6, 8)  # depth errors are alike within a cell of about this grid
 _MOST = 500  # landmarks that are adjusted; more cost time and tell little
 _UNKNOWN_SCALE = 0.5  # 1-sigma of the log scale of depth behind a weak link
+_EXPECTED = 0.7  # usual length of a pair's residual (of 6), sigma
+_MOST_DOUBT = 30.0
+_PRECISE = 3.0  # factor on the sigmas of windows; those that differ more cannot overrule landmarks
 _FEWEST = 12  # observations of a new keyframe; with fewer there is nothing to refine it by
 
 
@@ -36,6 +41,8 @@ class Refinement:
         """Start without landmarks; they are kept for the tracker where nothing is to be adjusted."""
         self._config, self.enabled = config, enabled
         self.landmarks = Landmarks()
+        self._doubt = 1.0  # factor on the sigma of landmarks
+        self._images: dict[int, ImageArray] = {}  # of the keyframes of the lag, by index
         self.repeats = Repeats(config.refine)
 
     def clear(self) -> None:
@@ -43,16 +50,66 @@ class Refinement:
         self.landmarks.clear()
         self.repeats.clear()
 
-    def observe(self, keyframe: Keyframe, seen: Seen) -> None:
-        """A keyframe was placed and saw these landmarks."""
-        known = self.landmarks.known(seen.ids)
-        self.landmarks.views[keyframe.index] = Seen(seen.ids[known], seen.pixels[known])
+    def observe(
+        self, keyframe: Keyframe, seen: Seen, gray: ImageArray, camera: Pinhole, lag: Sequence[Keyframe]
+    ) -> Seen:
+        """A keyframe was placed and saw these landmarks; returns them where they are found to be.
+
+        Each is aligned with the oldest keyframe of the lag (oldest first, without this one) that saw it.
+        """
+        seen = seen.taken(self.landmarks.known(seen.ids))
+        if self.enabled:
+            pixels, sharp, left = seen.pixels.copy(), np.zeros(len(seen.ids), bool), np.ones(len(seen.ids), bool)
+            for old in lag:
+                view = self.landmarks.views.get(old.index)
+                if view is None or old.index not in self._images or keyframe.depth is None:
+                    continue
+                rows = np.flatnonzero(left & np.isin(seen.ids, view.ids))
+                if len(rows):
+                    left[rows] = False
+                    T_old_new = se3.inverse(old.T_chain_cam) @ keyframe.T_chain_cam
+                    drawing = Drawing(self._images[old.index], T_old_new, keyframe.depth, camera)
+                    there = view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
+                    pixels[rows], sharp[rows] = drawing.find(gray, there, pixels[rows])
+            seen = Seen(seen.ids, pixels, sharp)
+            self._images[keyframe.index] = gray
+        self.landmarks.views[keyframe.index] = seen
+        return seen
 
     def measure(self, keyframes: Sequence[Keyframe], T_win_cam: Sequence[Array], scale: float) -> None:
         """A window says how keyframes lie to each other, N times (4, 4); ``scale`` is chain units per its units."""
-        medians = [float(np.nanmedian(k.depth.log)) for k in keyframes if k.depth is not None and k.depth.any()]
-        if len(keyframes) > 1 and medians:
-            self.repeats.add([k.index for k in keyframes], np.stack(T_win_cam), scale, float(np.exp(np.mean(medians))))
+        depth = typical_depth(keyframes)
+        if len(keyframes) > 1 and depth is not None:
+            poses = np.stack([k.T_chain_cam for k in keyframes])
+            self.repeats.add([k.index for k in keyframes], np.stack(T_win_cam), scale, poses, depth)
+
+    def weigh(self, request: Request, shared: Sequence[Keyframe], T_chain_cam: Array, depth: float) -> Array:
+        """Where new frames are, given where they were tracked and where a window says, each weighed by its variance.
+
+        Args:
+            request: the window, with the new frames as tracked.
+            shared: the keyframes that tie it to the chain; the last one is the tracker's reference.
+            T_chain_cam: (N, 4, 4) where the window says that the new frames are.
+            depth: typical depth, chain units.
+
+        Returns:
+            (N, 4, 4).
+        """
+        known = [k.T_chain_cam for k in shared]
+        poses = np.stack([*known, *(tracked.T_chain_cam for tracked in request.new)])
+        sigma = np.sqrt(1 + 1 / len(known)) * np.array(self.repeats.sigmas(poses, depth))
+        out = []
+        for tracked, there in zip(request.new, T_chain_cam, strict=True):
+            T = tracked.T_chain_cam
+            turn, move = se3.log_so3(T[:3, :3].T @ there[:3, :3]), there[:3, 3] - T[:3, 3]
+            if request.kind is not Kind.LIVE and np.isfinite(tracked.sigma[0]):
+                motion = se3.inverse(known[-1]) @ T
+                turned, moved = float(se3.rotation_angle(motion[:3, :3])), float(np.linalg.norm(motion[:3, 3]))
+                sizes = float(np.linalg.norm(turn)), turned, float(np.linalg.norm(move)), moved
+                self.repeats.surprise(*sizes, poses, depth)
+            share = 1 / (1 + (sigma / (self._doubt * np.array(tracked.sigma))) ** 2)
+            out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
+        return np.stack(out)
 
     def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> bool:
         """Move the keyframes that still have their depth, their depth's scale, and the landmarks they see.
@@ -87,7 +144,20 @@ class Refinement:
         )
         found = adjust(bundle)
         self._apply(found, lag, views, used, before)
+        self._compare(found)
         return True
+
+    def _compare(self, found: Adjusted) -> None:
+        """Believe landmarks less where windows agree with each other and not with these.
+
+        A calibration that belongs to another camera does that: on 7-Scenes, whose calibration is that of the depth
+        camera, the colour camera's focal length is 10 % shorter.
+        """
+        if max(self.repeats.doubt) > _PRECISE:
+            self._doubt = 1.0
+        elif len(found.between_error):
+            contradiction = float(np.median(found.between_error)) / _EXPECTED
+            self._doubt = float(np.clip(self._doubt * np.sqrt(contradiction), 1.0, _MOST_DOUBT))
 
     def restart(self, keyframe: Keyframe) -> None:
         """Nothing was adjusted: no landmark is known better than by this keyframe's own depth, which comes next."""
@@ -100,7 +170,7 @@ class Refinement:
         cfg, seen = self._config, self.landmarks.views[keyframe.index]
         pixels, log_z = corners.find(gray, keyframe.depth, seen.pixels, cfg.tracker, cfg.seam)
         points = camera.unproject(pixels, np.exp(log_z))
-        new = Seen(self.landmarks.add(*self._placed(points, keyframe, camera)), pixels)
+        new = Seen(self.landmarks.add(*self._placed(points, keyframe, camera)), pixels, np.ones(len(pixels), bool))
         self.landmarks.views[keyframe.index] = seen.joined(new)
         return new
 
@@ -108,6 +178,7 @@ class Refinement:
         """Drop what neither these keyframes see nor the tracker follows."""
         kept = [k.index for k in keyframes]
         self.landmarks.keep(kept, followed)
+        self._images = {index: image for index, image in self._images.items() if index in kept}
         self.repeats.keep(kept)
 
     def _placed(self, points: Array, keyframe: Keyframe, camera: Pinhole) -> tuple[Array, Array]:
@@ -126,12 +197,14 @@ class Refinement:
             depths.append(log_z)
             sigmas.append(cfg.depth_sigma * np.sqrt(_alike(seen.pixels, camera)))
         pixels = np.concatenate([seen.pixels for seen in views])
+        sigma = np.where(np.concatenate([seen.sharp for seen in views]), cfg.aligned_sigma, cfg.pixel_sigma)
+        ids = np.concatenate([seen.ids for seen in views])
         count = len(pixels)
         return Observations(
             np.repeat(np.arange(len(lag)), [len(seen.ids) for seen in views]),
-            np.searchsorted(used, np.concatenate([seen.ids for seen in views])),
+            np.searchsorted(used, ids),
             camera.unproject(pixels, np.ones(count))[:, :2],
-            np.full(count, cfg.pixel_sigma / np.sqrt(camera.fx * camera.fy)),
+            self._doubt * sigma / np.sqrt(camera.fx * camera.fy),
             np.concatenate(depths),
             np.concatenate(sigmas),
         )
@@ -156,6 +229,12 @@ class Refinement:
         landmarks.remove(np.unique(np.concatenate([seen.ids for seen in views])[wrong]))
 
 
+def typical_depth(keyframes: Sequence[Keyframe]) -> float | None:
+    """Geometric mean of the keyframes' median depths, chain units; None where none has depth."""
+    medians = [float(np.nanmedian(k.depth.log)) for k in keyframes if k.depth is not None and k.depth.any()]
+    return float(np.exp(np.mean(medians))) if medians else None
+
+
 def _shared_ids(views: Sequence[Seen]) -> Ids:
     """Landmarks (L,) that at least two of these views see, ascending; where they are many, the most seen."""
     if not views:
@@ -166,8 +245,7 @@ def _shared_ids(views: Sequence[Seen]) -> Ids:
 
 
 def _among(seen: Seen, ids: Ids) -> Seen:
-    keep = np.isin(seen.ids, ids)
-    return Seen(seen.ids[keep], seen.pixels[keep])
+    return seen.taken(np.isin(seen.ids, ids))
 
 
 def _alike(pixels: Array, camera: Pinhole) -> Array:

@@ -4,12 +4,17 @@ A keyframe is predicted in several windows, with other errors each time.  Within
 independently, eliminating the window's own frame leaves one factor per pair of views, each with 1/m of the information
 of a view: sum_i |x_i - g|^2, minimal over g, is (1/m) sum_{i<j} |x_i - x_j|^2.
 
+How much windows differ on the same pair says how precise they are (``doubt``); the configured sigmas are what they are
+at best.  A network that errs in the same way each time shows no difference: where windows miss most of the motion that
+the tracker saw, they are believed no better than that.
+
 Only windows that place a keyframe vote: those of live frames see nearly the same images again, and a network would err
 in the same way again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -21,6 +26,16 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.bundle import Between
 
+_MEDIAN_CHI2 = 2.366  # median of the square of a normal vector in three dimensions
+_REMEMBERED = 300  # differences; a window brings up to (its views over 2)
+_FEWEST = 10
+_MOST = 100.0
+_RECENT = 30  # surprises that are remembered
+_FEWEST_SURPRISES = 4
+_GROSS = 0.6  # share of the motion; a wrong calibration of the tracker's camera explains less
+_LEAST_TURN = np.deg2rad(2.0)
+_LEAST_MOVE = 0.02  # share of the depth
+_UNKNOWN = 4.0  # factor on the sigmas, before windows could be compared
 _FLOOR = 0.001  # sigma of a place that is never undercut, share of the depth
 
 
@@ -30,6 +45,7 @@ class _Pair:
     translation: Array = field(default_factory=lambda: np.zeros(3))
     information_rotation: float = 0.0
     information_translation: float = 0.0
+    count: int = 0
 
 
 class Repeats:
@@ -39,6 +55,23 @@ class Repeats:
         """Start without any."""
         self._config = config
         self._pairs: dict[tuple[int, int], _Pair] = {}
+        self._differences: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)  # squares, in sigma
+        # Of rotations and of places: share of the motion, and square in sigma.
+        self._surprises: tuple[deque[tuple[float, float]], ...] = (deque(maxlen=_RECENT), deque(maxlen=_RECENT))
+
+    @property
+    def doubt(self) -> tuple[float, float]:
+        """Factors on the configured sigmas of rotation and translation, at least 1, as windows differ."""
+        doubt = np.full(2, _UNKNOWN)
+        if len(self._differences) >= _FEWEST:
+            doubt = np.sqrt(np.median(np.array(self._differences), axis=0) / _MEDIAN_CHI2)
+        for i, surprises in enumerate(self._surprises):
+            if len(surprises) >= _FEWEST_SURPRISES:
+                share, square = np.median(np.array(surprises), axis=0)
+                if share > _GROSS:
+                    doubt[i] = max(doubt[i], np.sqrt(square / _MEDIAN_CHI2))
+        doubt = np.clip(doubt, 1, _MOST)
+        return float(doubt[0]), float(doubt[1])
 
     def clear(self) -> None:
         """Forget all."""
@@ -48,20 +81,66 @@ class Repeats:
         """Forget the pairs that are not of these keyframes."""
         self._pairs = {pair: p for pair, p in self._pairs.items() if pair[0] in keyframes and pair[1] in keyframes}
 
-    def add(self, keyframes: Sequence[int], T_win_cam: Array, scale: float, depth: float) -> None:
-        """Add the poses (N, 4, 4) of keyframes in a window; ``scale`` makes them chain units, ``depth`` has those."""
-        cfg, count = self._config, len(keyframes)
-        centres = scale * T_win_cam[:, :3, 3]
-        baseline = float(np.sqrt(((centres - centres[0]) ** 2).sum(axis=1).mean()))
-        rotation = 1 / (count * np.deg2rad(cfg.rotation_deg) ** 2)
-        translation = 1 / (count * ((cfg.translation * baseline) ** 2 + (_FLOOR * depth) ** 2))
+    def add(self, keyframes: Sequence[int], T_win_cam: Array, scale: float, T_chain_cam: Array, depth: float) -> None:
+        """Add the poses (N, 4, 4) of keyframes in a window.
+
+        Args:
+            keyframes: their indices.
+            T_win_cam: (N, 4, 4) in the window.
+            scale: chain units per window unit.
+            T_chain_cam: (N, 4, 4) where they are on the chain: what they moved sets how precise windows are.
+            depth: typical depth, chain units.
+        """
+        count = len(keyframes)
+        sigma_rotation, sigma_translation = self._best(T_chain_cam, depth)
+        rotation, translation = 1 / (count * sigma_rotation**2), 1 / (count * sigma_translation**2)
         for i, j in combinations(range(count), 2):
             T = se3.inverse(T_win_cam[i]) @ T_win_cam[j]
             pair = self._pairs.setdefault((keyframes[i], keyframes[j]), _Pair())
+            if pair.count:
+                # The difference to a mean of n has 2 (1 + 1 / n) of a view's variance, on each of three axes.
+                variance = 2 * (1 + 1 / pair.count)
+                turned = se3.rotation_angle(se3.nearest_rotation(pair.rotation).T @ T[:3, :3])
+                moved = np.linalg.norm(pair.translation / pair.information_translation - scale * T[:3, 3])
+                self._differences.append(
+                    (
+                        float(turned / sigma_rotation) ** 2 / variance,
+                        float(moved / sigma_translation) ** 2 / variance,
+                    )
+                )
             pair.rotation += rotation * T[:3, :3]
             pair.translation += translation * scale * T[:3, 3]
             pair.information_rotation += rotation
             pair.information_translation += translation
+            pair.count += 1
+
+    def surprise(self, turn: float, turned: float, move: float, moved: float, T_chain_cam: Array, depth: float) -> None:
+        """A window has a new keyframe elsewhere than the tracker.
+
+        Args:
+            turn: by this angle, rad.
+            turned: what the tracker saw it turn since the reference.
+            move: by this distance, chain units.
+            moved: what the tracker saw it move.
+            T_chain_cam: (N, 4, 4) of the window's views.
+            depth: typical depth, chain units.
+        """
+        rotation, translation = self._best(T_chain_cam, depth)
+        if turned > _LEAST_TURN:
+            self._surprises[0].append((turn / turned, (turn / rotation) ** 2))
+        if moved > _LEAST_MOVE * depth:
+            self._surprises[1].append((move / moved, (move / translation) ** 2))
+
+    def sigmas(self, T_chain_cam: Array, depth: float) -> tuple[float, float]:
+        """1-sigma per axis of the rotation, rad, and of the place, chain units, of a view in a window (N, 4, 4)."""
+        best, doubt = self._best(T_chain_cam, depth), self.doubt
+        return best[0] * doubt[0], best[1] * doubt[1]
+
+    def _best(self, T_chain_cam: Array, depth: float) -> tuple[float, float]:
+        centres = T_chain_cam[:, :3, 3]
+        baseline = float(np.sqrt(((centres - centres[0]) ** 2).sum(axis=1).mean()))
+        translation = float(np.hypot(self._config.translation * baseline, _FLOOR * depth))
+        return float(np.deg2rad(self._config.rotation_deg)), translation
 
     def between(self, keyframes: Sequence[int]) -> Between:
         """The means, with keyframes numbered as given."""
@@ -72,7 +151,7 @@ class Repeats:
         first, second, pairs = zip(*found, strict=True)
         rotation = np.array([p.information_rotation for p in pairs])
         translation = np.array([p.information_translation for p in pairs])
-        sigma = 1 / np.sqrt(np.stack([rotation, translation], axis=1))
+        sigma = np.array(self.doubt) / np.sqrt(np.stack([rotation, translation], axis=1))
         T = se3.make(
             se3.nearest_rotation(np.stack([p.rotation for p in pairs])),
             np.stack([p.translation for p in pairs]) / translation[:, None],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+
+import numpy as np
 
 from da3_ros.config import SeamConfig, WindowConfig
 from da3_ros.geometry import se3
@@ -25,10 +27,11 @@ class Tracked:
     gray: ImageArray  # at the tracker's size
     T_chain_cam: Array  # (4, 4)
     seen: Seen  # landmarks that it was tracked by
+    sigma: tuple[float, float] = (np.inf, np.inf)  # 1-sigma per axis of rotation, rad, and place, chain units
 
     def moved(self, T_new_old: Array) -> Tracked:
         """The same frame after the chain below it moved."""
-        return Tracked(self.frame, self.gray, se3.normalized(T_new_old @ self.T_chain_cam), self.seen)
+        return replace(self, T_chain_cam=se3.normalized(T_new_old @ self.T_chain_cam))
 
 
 class Kind(Enum):

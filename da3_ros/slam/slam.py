@@ -25,7 +25,7 @@ from da3_ros.slam.junction import Junction, Junctions, Method
 from da3_ros.slam.keyframe import Keyframe, is_due
 from da3_ros.slam.landmarks import Seen, in_camera
 from da3_ros.slam.poselog import PoseLog, scaled
-from da3_ros.slam.refinement import Refinement
+from da3_ros.slam.refinement import Refinement, typical_depth
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
 from da3_ros.slam.tracker import Features, Track, Tracker
@@ -82,7 +82,11 @@ class Slam:
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
-        self._latest = Tracked(frame, gray, T_chain_cam, track.seen if track else Seen())
+        if track and track.inliers:
+            sigma = (track.sigma_rotation, track.sigma_translation)
+            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma)
+        else:
+            self._latest = Tracked(frame, gray, T_chain_cam, Seen())
         self._state = self._judge_tracking(track, frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
@@ -129,6 +133,9 @@ class Slam:
             for s in shared:
                 s.keyframe.average(s.depth, junction.seam.log_scale)
         T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
+        tied = [s.keyframe for s in shared]
+        if self._refinement.enabled and not junction.weak and (depth := typical_depth(tied)) is not None:
+            T_chain_cam = self._refinement.weigh(request, tied, T_chain_cam, depth)
         if request.kind is Kind.LIVE:
             self._junctions.observe_scale(junction, prediction.scale_sigma)
             self._place_live(request, T_chain_cam[-1])
@@ -287,7 +294,7 @@ class Slam:
         placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=junction.weak)
         for keyframe, tracked in zip(placed, request.new, strict=True):
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
-            self._refinement.observe(keyframe, tracked.seen)
+            self._observe(keyframe, tracked)
         self._log.settle_before(request.new[0].frame.id)
         if self._refinement.enabled:
             self._measure(shared, placed, new, junction)
@@ -297,6 +304,21 @@ class Slam:
         self._rebase(request, placed[-1].T_chain_cam)
         self._follow(placed[-1], gray, camera)
         return self._chain.retire()
+
+    def _observe(self, keyframe: Keyframe, tracked: Tracked) -> None:
+        """Where the keyframe saw landmarks: a little aside of where flow had brought them."""
+        assert keyframe.depth is not None
+        height, width = tracked.gray.shape
+        before = [k for k in self._lag() if k.index < keyframe.index]
+        seen = self._refinement.observe(
+            keyframe,
+            tracked.seen,
+            tracked.gray,
+            keyframe.depth.camera.resized(width, height),
+            before,
+        )
+        rows = np.searchsorted(tracked.seen.ids, seen.ids)
+        self._tracker.shift(seen.ids, seen.pixels - tracked.seen.pixels[rows])
 
     def _measure(
         self, shared: Sequence[Shared], placed: Sequence[Keyframe], new: Sequence[View], junction: Junction
@@ -309,14 +331,17 @@ class Slam:
 
     def _refine(self, camera: Pinhole) -> None:
         """Adjust the last keyframes to what they see in common."""
-        newest, fixed = self._chain.newest, self._config.refine.fixed
+        newest, lag = self._chain.newest, self._lag()
         assert newest is not None
-        lag = self._chain.keyframes[-len(self._chain.active) - fixed :]
         if self._refinement.adjust(lag, camera):
             self._chain.moved()
         else:
             self._refinement.restart(newest)
         self._refinement.forget(lag, self._tracker.followed)
+
+    def _lag(self) -> list[Keyframe]:
+        """The keyframes that are adjusted together, oldest first."""
+        return self._chain.keyframes[-len(self._chain.active) - self._config.refine.fixed :]
 
     def _follow(self, keyframe: Keyframe, gray: ImageArray, camera: Pinhole) -> None:
         """Make a placed keyframe the tracker's reference, and have it follow what is new in it."""

@@ -115,6 +115,14 @@ class Tracker:
             new.pixels, new.alive = self._flow(gray, self._previous, new.pixels, self._expected(new, self._T_ref_cam))
         self._features = self._features.joined(new)
 
+    def shift(self, ids: Ids, pixels: Array) -> None:
+        """Landmarks (N,) ascending, not all of them followed, were found to lie aside by pixels (N, 2) of late."""
+        if not len(ids):
+            return
+        rows = np.minimum(np.searchsorted(ids, self._features.ids), len(ids) - 1)
+        named = ids[rows] == self._features.ids
+        self._features.pixels = self._features.pixels + np.where(named[:, None], pixels[rows], 0).astype(np.float32)
+
     def forget(self) -> None:
         """Drop landmarks and motion (time gap)."""
         self._features = Features()
