@@ -26,8 +26,8 @@ setup:  ## create or update the environment: Python packages, ROS 2, messages (q
 demo: setup  ## synthetic world -> bag -> live node -> table of results and a report
 	@$(BIN)/da3 demo $(ARGS)
 
-test: setup  ## all tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup  ## all tests, in two processes (ARGS="-k name" for some, in one)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 2)
 
 lint: setup  ## ruff: rules and formatting
 	@$(BIN)/ruff check .

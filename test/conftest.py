@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -57,14 +58,50 @@ def pytest_pycollect_makemodule(module_path, parent):
     return None
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if _needs_ros(item.path.name):
             item.add_marker(pytest.mark.ros)
+    if hasattr(config, "workerinput"):
+        _longest_first(items)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what the libraries brought is not looked at again each time that garbage is collected
 
 
 def _needs_ros(name: str) -> bool:
     return name.startswith(("test_ros_", "test_node"))
+
+
+# In several processes ("-n 2"): what one of them does in a row is a file, all live nodes, which are timed and must not
+# keep each other waiting, or all that shares the fixture "exported".
+_SHARE_GRAPHS = ("test_bench.py", "test_engine_staged.py", "test_engine_tensorrt.py")
+
+
+def _in_a_row(name: str) -> str:
+    if _needs_ros(name):
+        return "live nodes"
+    return "graphs" if name in _SHARE_GRAPHS else name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InARow(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _in_a_row(Path(nodeid.partition("::")[0]).name)
+
+    config.option.loadscopereorder = False  # the order is that of the items
+    return InARow(config, log)
+
+
+def _longest_first(items: list[Any]) -> None:
+    """So that all processes end at about the same time."""
+    slow = {_in_a_row(item.path.name) for item in items if item.get_closest_marker("slow")}
+    first = {name: i for i, name in enumerate(["live nodes", "graphs", *sorted(slow - {"graphs"})])}
+    items.sort(key=lambda item: first.get(_in_a_row(item.path.name), len(first)))
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +109,7 @@ def walk() -> tuple[Any, ...]:
     """Sixty frames of a walk through a room, with ground truth, 160x120 at 15 Hz."""
     from da3_ros.sources import open_source
 
-    frames = tuple(open_source(WALK))
-    gc.freeze()  # what the libraries brought is not looked at again each time that a bench collects its garbage
-    return frames
+    return tuple(open_source(WALK))
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +129,26 @@ def walk_bag(walk, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bags") / "walk"
     write_bag(Walk(), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def rooms_built_once() -> Iterator[None]:
+    """A world that was opened before is opened again as it is; ``test_world.py`` sees to it that it is the same."""
+    from da3_ros.sources.world.source import WorldSource
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorldSource, "from_spec", staticmethod(functools.cache(WorldSource.from_spec)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Any:
+    """Graphs of the small networks of ``small_networks.py``, each exported when it is first asked for."""
+    for needed in ("torch", "onnx", "onnxscript"):
+        pytest.importorskip(needed, reason=f"graphs cannot be made without {needed}")
+    from small_networks import Exported
+
+    return Exported(tmp_path_factory.mktemp("graphs"))
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+
 import pytest
 from conftest import ros_missing
 
-from da3_ros.benchmarks import memory, slam, worlds
+from da3_ros.benchmarks import memory, network, slam, worlds
 from da3_ros.cli import main
-from da3_ros.errors import SourceError
-from da3_ros.model.presets import Preset
+from da3_ros.errors import PredictorError, SourceError
 
 
 def test_worlds_counts_the_breaks_it_injects(monkeypatch):
@@ -47,13 +50,21 @@ def test_memory_compares_the_end_with_the_start(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_network_compares_every_row_with_the_first(monkeypatch):
+def test_network_compares_every_row_with_the_first(monkeypatch, exported):
     for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(needed, reason=f"{needed} is not installed")
-    from da3_ros.benchmarks import network
+    from small_networks import GRID, SMALL
 
-    monkeypatch.setattr(network, "PRESET", Preset("tiny", "", "none", 32, 7, 2, (3, 4, 5, 6), 2, 16, (8, 8, 16, 16)))
-    monkeypatch.setattr(network, "SIZE", (56, 42))
+    from da3_ros.engine import export
+
+    def copy(stage, module, preset, grid, path, *, opset):
+        assert (preset, grid) == (SMALL["even"], GRID)
+        shutil.copy(exported.stage("even", stage, opset), path)
+
+    monkeypatch.setattr(export, "export", copy)
+    monkeypatch.setattr(network, "_in_a_process", lambda function, setting: function(setting))
+    monkeypatch.setattr(network, "PRESET", SMALL["even"])
+    monkeypatch.setattr(network, "SIZE", GRID.image[::-1])
     monkeypatch.setattr(network, "VIEWS", (3,))
     monkeypatch.setattr(network, "WINDOWS", 4)
     monkeypatch.setattr(network, "official_missing", lambda: "not installed: pip install it")
@@ -70,6 +81,13 @@ def test_network_compares_every_row_with_the_first(monkeypatch):
         assert 0 <= row.memory[0] < row.memory[1] < 1 << 30
     assert set(rows[0].differences.values()) == {0.0}
     assert set(rows[0].rates) == {1.0}
+
+
+def test_what_fails_in_a_process_of_its_own_is_said(tmp_path):
+    network._in_a_process(os.mkdir, tmp_path / "made")
+    assert (tmp_path / "made").is_dir()
+    with pytest.raises(PredictorError, match="cannot be exported"):
+        network._in_a_process(sys.exit, 3)
 
 
 @pytest.mark.ros

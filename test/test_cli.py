@@ -38,6 +38,8 @@ from da3_ros.sources.bag_writer import write_bag
 from da3_ros.sources.tum import read_tum
 from da3_ros.types import Frame, Prediction, Truth, Window
 
+pytestmark = pytest.mark.usefixtures("rooms_built_once")
+
 WORLD = "world:3?frames=25&size=160x120"
 REPOSITORY = Path(__file__).parents[1]
 # The same input makes the same bytes of these.
@@ -96,7 +98,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Finished:
+def finished(rooms_built_once, tmp_path_factory) -> Finished:
     """``da3 eval`` on a walk through the synthetic world, with its predictions recorded."""
     folder = tmp_path_factory.mktemp("eval")
     done = Finished(folder / "results", folder / "walk.da3")

@@ -11,26 +11,18 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason=f"graphs cannot be made and run without {needed}")
 
-from da3_ros.benchmarks.network_rows import network  # noqa: E402
-from da3_ros.engine.export import example, export  # noqa: E402
+from small_networks import GRID, SMALL, made  # noqa: E402
+
+from da3_ros.engine.export import example  # noqa: E402
 from da3_ros.engine.look import Looker  # noqa: E402
 from da3_ros.engine.onnx_runtime import OnnxRuntime  # noqa: E402
 from da3_ros.engine.staged import HEAD_VIEWS, StagedNetwork  # noqa: E402
-from da3_ros.engine.stages import names, stages  # noqa: E402
+from da3_ros.engine.stages import names  # noqa: E402
 from da3_ros.engine.torch_runtime import TorchRuntime  # noqa: E402
 from da3_ros.errors import ModelError, PredictorError  # noqa: E402
 from da3_ros.model.grid import Grid  # noqa: E402
-from da3_ros.model.presets import Preset  # noqa: E402
 from da3_ros.model.reference import STRATEGIES, choose_reference  # noqa: E402
 
-
-def preset(name: str, alternate_from: int | None) -> Preset:
-    return Preset(name, "", "none", 32, 7, 2, (3, 4, 5, 6), alternate_from, 16, (8, 8, 16, 16))
-
-
-# Where views start to mix at an odd block, taking a part in the window costs no block.
-TINY = {p.name: p for p in (preset("even", 2), preset("odd", 3), preset("mono", None))}
-GRID = Grid(3, 4)
 slow = pytest.mark.slow  # exporting the stages takes a minute
 OPSETS = (pytest.param(18, marks=slow), 23)
 pytestmark = pytest.mark.timeout(600)
@@ -46,38 +38,19 @@ def one_thread():
 
 
 @cache
-def made(name: str):
-    return network(TINY[name])
-
-
-@cache
 def pictures(views: int):
     return np.random.default_rng(views).standard_normal((views, 3, *GRID.image)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory):
-    """Graphs of a network for an opset, exported when first asked for."""
-
-    @cache
-    def get(name: str, opset: int):
-        folder = tmp_path_factory.mktemp(f"{name}{opset}")
-        for stage, module in stages(made(name), GRID).items():
-            export(stage, module, TINY[name], GRID, folder / f"{stage}.onnx", opset=opset)
-        return {path.stem: path for path in folder.iterdir()}
-
-    return get
-
-
 @pytest.fixture(params=["torch", "onnx 23"])  # older graphs: stage by stage below
-def opened(request, graphs):
+def opened(request, exported):
     """Opens a runtime for a network."""
 
     def get(name: str):
         kind, _, opset = request.param.partition(" ")
         if kind == "torch":
             return TorchRuntime(made(name), GRID)
-        return OnnxRuntime(graphs(name, int(opset)), threads=1)
+        return OnnxRuntime(exported.every_stage(name, int(opset)), threads=1)
 
     return get
 
@@ -181,19 +154,21 @@ def test_only_what_is_wanted_comes_out(opened, depth_views, ray_views):
 
 @pytest.mark.parametrize("views", [1, 3, 8])
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("stage", names(TINY["even"]))
-def test_onnx_runtime_equals_torch_stage_by_stage(graphs, stage, opset, views):
-    runtime = OnnxRuntime(graphs("even", opset), threads=1)
-    values = example(stage, TINY["even"], GRID, views)
+@pytest.mark.parametrize("stage", names(SMALL["even"]))
+def test_onnx_runtime_equals_torch_stage_by_stage(exported, stage, opset, views):
+    runtime = OnnxRuntime({stage: exported.stage("even", stage, opset)}, threads=1)
+    values = example(stage, SMALL["even"], GRID, views)
     right = TorchRuntime(made("even"), GRID).run(stage, values)
     found = runtime.run(stage, [value.numpy() for value in values])
     assert_close(dict(enumerate(found)), {i: value.numpy() for i, value in enumerate(right)}, runtime)
 
 
 @pytest.mark.parametrize("library", ["torch", pytest.param("onnx", marks=slow)])
-def test_a_network_of_single_views(graphs, library):
+def test_a_network_of_single_views(exported, library):
     images = pictures(2)
-    runtime = TorchRuntime(made("mono"), GRID) if library == "torch" else OnnxRuntime(graphs("mono", 23), threads=1)
+    runtime = TorchRuntime(made("mono"), GRID)
+    if library == "onnx":
+        runtime = OnnxRuntime(exported.every_stage("mono", 23), threads=1)
     looker = Looker(runtime)
     with torch.inference_mode():
         depth, sky = made("mono")(torch.from_numpy(images))
@@ -220,8 +195,8 @@ def test_equal_to_the_official_network():
 
 def wrong_values():
     """Per stage values of which one has a dimension, or all a rank, that does not fit."""
-    for stage in names(TINY["even"]):
-        values = [value.numpy() for value in example(stage, TINY["even"], GRID, 2)]
+    for stage in names(SMALL["even"]):
+        values = [value.numpy() for value in example(stage, SMALL["even"], GRID, 2)]
         last = values[-1]
         yield stage, [*values[:-1], last[..., :-1]]
         yield stage, [*values[:-1], last[0]]
@@ -261,10 +236,10 @@ def test_a_closed_network_is_refused_in_a_sentence(opened):
 
 
 @pytest.mark.parametrize("content", [b"not a graph", b"", None, "half"])
-def test_a_graph_that_cannot_be_read_is_refused_in_a_sentence(graphs, tmp_path, content):
+def test_a_graph_that_cannot_be_read_is_refused_in_a_sentence(exported, tmp_path, content):
     path = tmp_path / "camera.onnx"
     if content == "half":
-        whole_graph = graphs("even", 18)["camera"].read_bytes()
+        whole_graph = exported.stage("even", "camera", 18).read_bytes()
         content = whole_graph[: len(whole_graph) // 2]
     if content is not None:
         path.write_bytes(content)

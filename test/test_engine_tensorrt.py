@@ -16,13 +16,12 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 import tensorrt_stand_in as stand_in
 import torch
+from small_networks import GRID, SMALL, made
 
 from da3_ros.engine import tensorrt_runtime
-from da3_ros.engine.export import export
 from da3_ros.engine.gpu import Gpu, find_gpu
-from da3_ros.engine.precision import halve
 from da3_ros.engine.staged import StagedNetwork
-from da3_ros.engine.stages import OUTPUTS, stages
+from da3_ros.engine.stages import OUTPUTS
 from da3_ros.engine.tensorrt_build import build
 from da3_ros.engine.tensorrt_inspect import (
     Layer,
@@ -35,9 +34,6 @@ from da3_ros.engine.tensorrt_inspect import (
 from da3_ros.engine.tensorrt_runtime import TensorRTRuntime
 from da3_ros.engine.torch_runtime import TorchRuntime
 from da3_ros.errors import EngineError, PredictorError
-from da3_ros.model.grid import Grid
-from da3_ros.model.network import MonoNetwork, Network
-from da3_ros.model.presets import APACHE, PRESETS, Preset
 
 try:
     import tensorrt_rtx
@@ -50,37 +46,15 @@ needs_gpu = pytest.mark.skipif(find_gpu() is None, reason="there is no NVIDIA GP
 MIXING = ("encode", "enter", "mix", "neck", "depth", "rays", "camera")
 HEADS = ("depth", "rays", "camera")
 PROFILES = [(1, 1, 1), (2, 4, 4), (5, 8, 8)]
-GRID = Grid(2, 3)
-OWN = Preset("own", "", APACHE, 64, 5, 2, (1, 2, 3, 4), 1, 16, (8, 16, 16, 16))
-SMALL = PRESETS["da3-small"]
-OWN_MONO = Preset("own-mono", "", APACHE, 64, 4, 2, (0, 1, 2, 3), None, 16, (8, 16, 16, 16))
 
 
-def random_network(preset):
-    torch.manual_seed(0)
-    return (Network if preset.any_view else MonoNetwork)(preset).eval()
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory):
-    """Graphs by stage and precision, exported when first asked for, which is what most of the time goes into.
-
-    fp32 and half (no layer spared) are of a tiny network of our own, fp16 is of da3-small; weights are random.
-    """
-    folder = tmp_path_factory.mktemp("graphs")
-    modules = {}
+@pytest.fixture
+def graphs(exported):
+    """Graphs by stage and precision: fp16 has the widths of da3-small."""
 
     def get(stage, precision="fp32"):
-        preset = OWN_MONO if stage == "look" else {"fp32": OWN, "half": OWN, "fp16": SMALL}[precision]
-        path = folder / f"{stage}-{precision}.onnx"
-        if not path.exists():
-            key = (preset.name, precision)
-            if key not in modules:
-                network = random_network(preset)
-                network = {"fp32": lambda n: n, "fp16": halve, "half": lambda n: n.half()}[precision](network)
-                modules[key] = stages(network, GRID)
-            export(stage, modules[key][stage], preset, GRID, path, opset=18)
-        return path
+        name = "mono" if stage == "look" else "wide" if precision == "fp16" else "even"
+        return exported.stage(name, stage, 18, precision)
 
     return get
 
@@ -269,7 +243,7 @@ def images(count, seed=1):
 
 
 def features(count, seed=2):
-    return np.random.default_rng(seed).standard_normal((count, 2 * OWN.dim)).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal((count, 2 * SMALL["even"].dim)).astype(np.float32)
 
 
 def camera_tokens(network):
@@ -277,7 +251,7 @@ def camera_tokens(network):
 
 
 def test_a_window_is_what_torch_says(opened):
-    network = random_network(OWN)
+    network = made("even")
     tokens = camera_tokens(network)
     ours, torchs = (StagedNetwork(r, tokens, 1 << 20) for r in (opened(), TorchRuntime(network, GRID)))
     for first, count in ((0, 3), (1, 5), (2, 2), (1, 8)):  # of a sliding window: frames come back
@@ -318,7 +292,7 @@ def test_values_follow_the_types_of_the_engine(opened):
     assert runtime._engines["depth"].dtypes["depth"] == torch.float32
     rows, columns = GRID.rows, GRID.columns
     sizes = [(4 * rows, 4 * columns), (2 * rows, 2 * columns), (rows, columns), ((rows + 1) // 2, (columns + 1) // 2)]
-    levels = [runtime.upload(np.ones((2, SMALL.features, *size), np.float32)) for size in sizes]
+    levels = [runtime.upload(np.ones((2, SMALL["wide"].features, *size), np.float32)) for size in sizes]
     depth, confidence = runtime.run("depth", levels)
     assert depth.dtype == confidence.dtype == torch.float32
     assert depth.shape == (2, *GRID.image)
@@ -488,7 +462,7 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
 @needs_gpu
 @needs_rtx
 def test_on_a_gpu_a_window_is_what_torch_says(graphs, tmp_path):
-    network, engines = random_network(SMALL), {}
+    network, engines = made("wide"), {}
     for stage in MIXING:
         engines[stage] = tmp_path / f"{stage}.engine"
         engines[stage].write_bytes(build(tensorrt_rtx, graphs(stage, "fp16"), PROFILES)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -47,15 +48,20 @@ def empty_cache(tmp_path, monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(model, tmp_path_factory) -> Path:
-    """A cache that has the graphs."""
-    folder = tmp_path_factory.mktemp("filled")
+def cache(tmp_path_factory) -> Path:
+    """A cache that is empty until somebody fills it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def filled(model, cache) -> Path:
+    """A cache that has the graphs, which the first test has exported already unless it was left out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DA3_CACHE", str(folder))
+        patch.setenv("DA3_CACHE", str(cache))
         predictor = open_predictor(configuration.updated(Config(), {"predictor": str(model), **NETWORK}))
         predictor.prepare(160, 120)
         predictor.close()
-    return folder
+    return cache
 
 
 @pytest.fixture
@@ -100,7 +106,9 @@ def until_engine(bench: Bench, engine: Heard, state: int) -> EngineInfo:
 
 
 @pytest.mark.timeout(600)
-def test_from_an_empty_cache_to_depth(bench, walk, model, empty_cache):
+def test_from_an_empty_cache_to_depth(bench, walk, model, cache, monkeypatch):
+    shutil.rmtree(cache)
+    monkeypatch.setenv("DA3_CACHE", str(cache))
     engine, depth = listen(bench), bench.listen(Image, "depth/image")
     diagnostics = bench.listen(DiagnosticArray, "/diagnostics")
     confidence, infos = bench.listen(Image, "confidence/image"), bench.listen(CameraInfo, "depth/camera_info")

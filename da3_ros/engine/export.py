@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -29,6 +30,7 @@ from da3_ros.model.network import MonoNetwork, Network
 from da3_ros.model.presets import Preset
 from da3_ros.types import Tell
 
+_Part = TypeVar("_Part", bound=nn.Module)
 _LARGEST_INSIDE = 1_900_000_000  # bytes; a protobuf message ends at 2^31
 
 
@@ -118,6 +120,30 @@ def example(stage: str, preset: Preset, grid: Grid, views: int) -> tuple[Tensor,
     return tuple(torch.randn(shape) for shape in shapes)
 
 
+def _trimmed(stage: str, module: nn.Module) -> nn.Module:
+    """A stage that holds only what it uses: the exporter takes every parameter along through all its passes."""
+    network = module.network
+    if isinstance(network, MonoNetwork):
+        return module
+    assert isinstance(network, Network)
+    if stage not in ("encode", "enter", "mix"):
+        return _holding(module, {"network": _holding(network, {stage: getattr(network, stage)})})
+    backbone, first = network.backbone, network.preset.alternate_from
+    assert first is not None
+    mixing = first + 1 - first % 2
+    used = {"encode": range(first), "enter": range(first, mixing), "mix": range(mixing, len(backbone.blocks))}
+    blocks = nn.ModuleList(block if i in used[stage] else nn.Module() for i, block in enumerate(backbone.blocks))
+    backbone = _holding(backbone, {**dict(backbone.named_children()), "blocks": blocks})
+    return _holding(module, {"network": _holding(network, {"backbone": backbone})})
+
+
+def _holding(module: _Part, children: Mapping[str, nn.Module]) -> _Part:
+    """The same module with other children."""
+    part = copy.copy(module)
+    vars(part)["_modules"] = dict(children)
+    return part
+
+
 def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path, *, opset: int) -> None:
     """Write a stage as ``path`` (ONNX) in the precision that its module has.
 
@@ -131,7 +157,7 @@ def export(stage: str, module: nn.Module, preset: Preset, grid: Grid, path: Path
         shapes = (shapes,)  # variadic
     with _quiet():
         program = torch.onnx.export(
-            module,
+            _trimmed(stage, module),
             inputs,
             dynamo=True,
             opset_version=opset,
