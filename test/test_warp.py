@@ -55,21 +55,21 @@ def test_from_its_own_place_a_view_stays_as_it_is(seed):
     np.testing.assert_array_equal(sure, confidence)
 
 
-@given(TWISTS, st.floats(-0.3, 0.3), st.floats(-0.3, 0.3), st.floats(0.2, 1))
+@given(TWISTS, st.floats(-0.3, 0.3), st.floats(-0.3, 0.3), st.floats(0.5, 1))
 @settings(max_examples=50)
 def test_a_plane_stays_that_plane(twist, a, b, c):
-    """Slanted as it may be: pixels are met where their own rays cross it."""
+    """Slanted as it may be, short of its horizon: pixels are met where their own rays cross it."""
     normal, T = np.array([a, b, c]), se3.exp(twist)
     depth, expected = plane(normal), plane(plane_there(normal, T))
     found, _ = seen(depth, T)
     known = np.isfinite(found)
     np.testing.assert_allclose(found[known], expected[known], rtol=1e-4)
-    # Next to no cracks in what the first view saw: only where two of them cross in a step.
+    # No cracks in what the first view saw.
     points = (CAMERA.directions() * expected[..., None]).reshape(-1, 3)
     u, v = CAMERA.project(se3.transform(T, points)).T
     inside = (u > 2) & (u < CAMERA.width - 3) & (v > 2) & (v < CAMERA.height - 3) & (expected.ravel() > 0)
     inside = inside.reshape(SURE.shape)[1:-1, 1:-1]  # a crack along the border has one side only
-    assert known[1:-1, 1:-1][inside].mean() > 0.99
+    assert known[1:-1, 1:-1][inside].mean() > 0.999
 
 
 @pytest.mark.parametrize("near_comes", ["first", "last"])

@@ -197,12 +197,12 @@ def _close_cracks(chosen: Index, front: Map, depth: Map, z: Map) -> Index:
         The cracks (C,) as indices into the flat map.
     """
     width, closed = chosen.shape[1], []
-    for axis in (_COLUMNS, _ROWS):
+    for axis in (_COLUMNS, _ROWS, _COLUMNS, _ROWS):  # where cracks cross, one is closed before the other
         inner = (slice(None), slice(1, -1)) if axis == _COLUMNS else (slice(1, -1), slice(None))
         before, after = _pair(front, axis, 2)
         edge = np.maximum(before, after)
         edge *= 1 + _EDGE
-        row, column = np.nonzero(front[inner] > edge)
+        row, column = np.divmod(np.flatnonzero(front[inner] > edge), edge.shape[1])
         first, second = (side[row, column] for side in _pair(chosen, axis, 2))
         same = _close(first, second, depth)
         row, column, first = row[same], column[same], first[same]
