@@ -79,4 +79,6 @@ class Sights:
                 continue
             T_there_here = se3.inverse(T_chain_there) @ tracked.T_chain_cam
             found.append(Sight(frame.id, frame.stamp_ns, stamp_ns, depth, T_there_here, newest.scale))
-        return min(found, key=lambda sight: sight.apart, default=None)  # the newest of equals
+        if len(found) < 2:
+            return found[0] if found else None
+        return min(found, key=lambda sight: sight.apart)  # the newest of equals
