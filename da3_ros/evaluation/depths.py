@@ -19,21 +19,24 @@ class DepthCheck:
     """The depth of one frame as it goes out, at some pixels whose true depth is known."""
 
     ratio: FloatArray  # (K,) depth in map units / true depth in metres, where there is depth
-    pixels: int  # compared, with and without depth
+    valid: float  # share of the pixels with a true depth that have depth
     age_s: float  # of the frame that it was predicted for
 
 
 def check(depth: DepthMap | None, age_s: float, truth: FloatArray, min_confidence: float) -> DepthCheck:
-    """Compare a depth, of which less confident pixels do not go out, with the truth (H, W) in metres, NaN invalid."""
+    """Compare a depth, of which less confident pixels do not go out, with the truth (H, W) in metres, NaN invalid.
+
+    None: nothing goes out.
+    """
     if depth is None:
-        return DepthCheck(np.zeros(0, np.float32), int(np.isfinite(truth[::_STRIDE, ::_STRIDE]).sum()), age_s)
+        return DepthCheck(np.zeros(0, np.float32), 0.0, age_s)
     height, width = depth.depth.shape
     if truth.shape != depth.depth.shape:  # nearest: no interpolation across edges or into invalid pixels
         truth = np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.float32)
     found, sure, true = (values[::_STRIDE, ::_STRIDE] for values in (depth.depth, depth.confidence, truth))
     known = np.isfinite(true) & (true > 0)
     out = known & np.isfinite(found) & (found > 0) & (sure >= min_confidence)
-    return DepthCheck(found[out] / true[out], int(known.sum()), age_s)
+    return DepthCheck(found[out] / true[out], float(out.sum() / max(known.sum(), 1)), age_s)
 
 
 def figures(checks: Mapping[str, Sequence[DepthCheck]], truth_scale: float | None) -> dict[str, dict[str, float]]:
@@ -54,6 +57,6 @@ def _figures(checks: Sequence[DepthCheck], truth_scale: float | None) -> dict[st
         "frames": len(checks),
         "abs_rel": float(np.abs(ratio - 1).mean()) if known else float("nan"),
         "delta1": float((np.maximum(ratio, 1 / ratio) < 1.25).mean()) if known else float("nan"),
-        "valid": len(ratio) / max(sum(c.pixels for c in checks), 1),
+        "valid": float(np.mean([c.valid for c in checks])),
         "age_s": float(np.mean(ages)) if ages else float("nan"),
     }
