@@ -96,6 +96,16 @@ class RefineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthConfig:
+    """Depth that goes out."""
+
+    every_frame: bool = param(
+        True, "for each frame at once, warped from the latest prediction; false: predicted frames only, later"
+    )
+    max_age_s: float = param(2.0, "no depth is warped from a frame older than this; 0: however old, s", low=0)
+
+
+@dataclass(frozen=True, slots=True)
 class MapConfig:
     """The incremental map."""
 
@@ -209,6 +219,7 @@ class Config:
     seam: SeamConfig = field(default_factory=SeamConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     map: MapConfig = field(default_factory=MapConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

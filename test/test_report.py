@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from da3_ros.errors import OutputError
+from da3_ros.evaluation.depths import DepthCheck, check
 from da3_ros.evaluation.ground import ground_plane
 from da3_ros.evaluation.latency import Latency
 from da3_ros.evaluation.mapview import View, map_pictures
@@ -18,7 +19,8 @@ from da3_ros.evaluation.samples import error_limit, panels
 from da3_ros.evaluation.summary import summarise, table, write_json
 from da3_ros.evaluation.verdicts import duration, tiles, verdicts
 from da3_ros.geometry import se3
-from da3_ros.types import Trajectory, WindowRecord
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.types import DepthMap, Trajectory, WindowRecord
 
 FRAMES = 80
 STAMPS = 1_700_000_000_000_000_000 + 66_666_667 * np.arange(FRAMES, dtype=np.int64)
@@ -220,6 +222,46 @@ class TestSummary:
         s = summarise(dataclasses.replace(whole, trajectory=NOTHING, causal=NOTHING))
         assert s["coverage"] == 0.0
         assert s["path_length_m"] == 0.0
+
+
+def checks() -> dict[str, list[DepthCheck]]:
+    """Depth that is 10 % too far in map units, or missing; and a frame from which nothing goes out."""
+    truth = np.full((30, 40), 2.0, np.float32)
+    depth, confidence = 1.1 * truth, np.full_like(truth, 0.6)
+    depth[:15], confidence[:, :20] = np.nan, 0.2
+    camera = Pinhole(40, 30, 40, 40, 19.5, 14.5)
+    warped = check(DepthMap(3, 0, depth, confidence, camera), 0.2, truth, 0.3)
+    own = check(DepthMap(3, 0, 1.1 * truth, 0 * truth + 0.6, camera), 0.0, truth, 0.3)
+    return {"warped": [warped, check(None, np.nan, truth, 0.3)], "predicted": [own]}
+
+
+class TestDepth:
+    def test_figures_of_what_goes_out(self, whole):
+        found = summarise(dataclasses.replace(whole, depth=checks()))["depth"]
+        assert found["warped"] == {
+            "frames": 2,
+            "abs_rel": pytest.approx(0.1, rel=1e-4),
+            "delta1": 1.0,
+            "valid": pytest.approx(0.125, abs=0.02),
+            "age_s": pytest.approx(0.2),
+        }
+        assert found["predicted"]["valid"] == 1.0
+
+    def test_map_units_are_brought_to_metres_where_that_is_possible(self, whole):
+        scaled = summarise(dataclasses.replace(whole, depth=checks(), metric=False))
+        assert scaled["depth"]["warped"]["abs_rel"] == pytest.approx(1.1 / scaled["scale"] - 1, rel=1e-3)
+        lost = summarise(dataclasses.replace(whole, depth=checks(), metric=False, truth=None))
+        assert lost["depth"]["warped"]["abs_rel"] is None
+        assert "nan" not in table(lost).lower()
+
+    def test_the_page_and_the_table_say_it(self, whole):
+        lean = dataclasses.replace(whole, samples=[], map_points=whole.map_points[:0], map_colors=whole.map_colors[:0])
+        run = dataclasses.replace(lean, depth=checks())
+        text = page(run, summarise(run))
+        assert "Depth against ground truth" in text
+        assert "<td>10.0 %</td><td>100.0 %</td>" in text
+        assert re.search(r"depth, AbsRel, % +10\.00 +10\.00", table(summarise(run)))
+        assert "Depth against ground truth" not in page(lean, summarise(lean))
 
 
 class TestTable:

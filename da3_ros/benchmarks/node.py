@@ -22,6 +22,7 @@ CALM = {
 }
 BOUNDS = {  # stage: (what it is, bound on p50 in ms, bound on p95 in ms)
     "node: decode": ("image message to frame", 1.0, None),
+    "node: warp": ("depth warped to a frame", 5.0, None),
     "node: depth": ("depth message out", 1.0, None),
     "image to odometry, no inference": ("image to odometry, no inference", None, 10.0),
     "image to odometry": ("image to odometry, all frames", None, None),

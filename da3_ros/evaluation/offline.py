@@ -12,16 +12,19 @@ import numpy as np
 from da3_ros import config as configuration
 from da3_ros.config import Config
 from da3_ros.errors import SourceError
+from da3_ros.evaluation.depths import DepthCheck, check
 from da3_ros.evaluation.latency import Latency
 from da3_ros.evaluation.record import Record, Sample
 from da3_ros.evaluation.trajectory import as_trajectory
 from da3_ros.mapping.map import Map
 from da3_ros.slam.junction import Method
+from da3_ros.slam.sight import Sight
 from da3_ros.slam.slam import Slam
 from da3_ros.slam.stamps import StampGate
-from da3_ros.types import Frame, Integration, Prediction, Predictor, Source, Window
+from da3_ros.types import DepthMap, Frame, Integration, Prediction, Predictor, Source, State, Window
 
 _SAMPLES = 4  # frames shown in the report
+_CHECKS = 50  # frames whose depth is compared with the truth, about
 
 Progress = Callable[[int, int, Slam], None]
 
@@ -71,6 +74,7 @@ class OfflineRun:
         self._gate = StampGate(config.node)
         self._truth: list[tuple[int, np.ndarray]] = []
         self._samples: list[Sample] = []
+        self._depth: dict[str, list[DepthCheck]] = {}
         self._drops: dict[str, int] = {}
 
     def run(self, progress: Progress | None = None) -> tuple[Record, SourceError | None]:
@@ -82,6 +86,7 @@ class OfflineRun:
         total = len(self._source)
         every = max(total // (_SAMPLES + 1), 1)
         wanted = {every * (i + 1) for i in range(_SAMPLES)} if total > _SAMPLES else set(range(total))
+        checked = max(total // _CHECKS, 1)
         failure = None
         frames = iter(self._source)
         for count in itertools.count():  # not up to the total: what is wrong may only be said at the very end
@@ -92,12 +97,12 @@ class OfflineRun:
                 break
             if frame is None:
                 break
-            self._step(frame, sample=count in wanted)
+            self._step(frame, sample=count in wanted, compare=count % checked == 0)
             if progress:
                 progress(count + 1, total, self._slam)
         return self._finish(failure), failure
 
-    def _step(self, frame: Frame, *, sample: bool) -> None:
+    def _step(self, frame: Frame, *, sample: bool, compare: bool) -> None:
         ruling = self._gate.judge(frame.stamp_ns, 0)
         if ruling.drop:
             self._drops[ruling.drop] = self._drops.get(ruling.drop, 0) + 1
@@ -106,17 +111,41 @@ class OfflineRun:
             self._fuse(Integration(None, tuple(self._slam.cut(ruling.cut)), {}, 0))
         if frame.truth is not None and frame.truth.T_world_cam is not None:
             self._truth.append((frame.stamp_ns, frame.truth.T_world_cam))
+        truth = frame.truth.depth if frame.truth else None
+        compare = compare and truth is not None
         started = time.perf_counter()
-        _, integrations = self._slam.process(frame, self._predictor)
+        estimate = self._slam.track(frame)
+        sight = self._slam.sight() if compare else None
+        integrations = self._slam.catch_up(self._predictor)
         self._latency.add("frame", time.perf_counter() - started)
+        if compare and estimate.state is not State.INIT:
+            self._compare_warped(sight, frame)
         for integration in integrations:
             self._fuse(integration)
             depth = integration.depth
-            if sample and depth is not None and depth.frame_id == frame.id:
-                truth = frame.truth.depth if frame.truth else None
+            if depth is None or depth.frame_id != frame.id:
+                continue
+            if sample:
                 self._samples.append(
                     Sample(frame.id, frame.stamp_ns, frame.image, depth.depth, depth.confidence, truth)
                 )
+            if compare:
+                self._compare("predicted", depth, 0.0, frame)
+
+    def _compare_warped(self, sight: Sight | None, frame: Frame) -> None:
+        if sight is None:  # nothing goes out
+            self._compare("warped", None, float("nan"), frame)
+            return
+        started = time.perf_counter()
+        depth = sight.depth_map()
+        self._latency.add("warp", time.perf_counter() - started)
+        self._compare("warped", depth, (sight.stamp_ns - sight.predicted_ns) * 1e-9, frame)
+
+    def _compare(self, kind: str, depth: DepthMap | None, age_s: float, frame: Frame) -> None:
+        assert frame.truth is not None
+        assert frame.truth.depth is not None
+        found = check(depth, age_s, frame.truth.depth, self._config.node.min_confidence)
+        self._depth.setdefault(kind, []).append(found)
 
     def _fuse(self, integration: Integration) -> None:
         started = time.perf_counter()
@@ -161,6 +190,7 @@ class OfflineRun:
                 "map_points": len(points),
             },
             samples=self._samples,
+            depth=self._depth,
             map_points=points,
             map_colors=colors,
             metric=status.metric,

@@ -47,6 +47,7 @@ def page(record: Record, summary: Summary) -> str:
         _trajectory(record, final, causal),
         _errors(record, final, causal),
         _scale(record, final, causal),
+        _depth(summary),
         _samples(record, summary),
         _map(record),
         _latency(record),
@@ -134,6 +135,23 @@ def _scale(record: Record, final: TrajectoryEvaluation | None, causal: Trajector
         "compares it with what was expected (residual); a large residual is a break, which is repaired or cut."
     )
     return _card("Scale over windows", _scroll(figures.scale_figure(record, final, causal)), caption)
+
+
+def _depth(summary: Summary) -> str:
+    if not summary["depth"]:
+        return ""
+    caption = (
+        "<i>Warped</i> is what goes out for every frame as soon as it is tracked: the latest prediction as this frame "
+        "sees it. <i>Predicted</i> is the frame's own prediction, where it had one. Both as published, on some frames."
+    )
+    head = "<tr><th></th><th>AbsRel</th><th>within 25 %</th><th>pixels with depth</th><th>age</th><th>frames</th></tr>"
+    rows = ""
+    for kind, values in summary["depth"].items():
+        shares = (values["abs_rel"], values["delta1"], values["valid"])
+        cells = "".join(f"<td>{'–' if share is None else f'{100 * share:.1f} %'}</td>" for share in shares)
+        age = "–" if values["age_s"] is None else verdicts.duration(1e3 * values["age_s"])
+        rows += f"<tr><th>{escape(kind)}</th>{cells}<td>{age}</td><td>{values['frames']}</td></tr>"
+    return _card("Depth against ground truth", f'<table class="figures">{head}{rows}</table>', caption)
 
 
 def _samples(record: Record, summary: Summary) -> str:

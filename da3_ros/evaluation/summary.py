@@ -12,6 +12,7 @@ import numpy as np
 
 from da3_ros import __version__
 from da3_ros.errors import EvaluationError
+from da3_ros.evaluation import depths
 from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate, path_lengths
 from da3_ros.files import write_atomic
@@ -38,7 +39,7 @@ def summarise(record: Record) -> Summary:
     trajectory; ``causal`` has the same for the poses as they were known right after each frame and
     ``keyframe_poses`` for the final poses of the keyframes alone.  Without ground truth they are None, except
     that ``path_length_m`` is then the estimate's (map units) and ``coverage`` the share of the frames that have
-    a pose.
+    a pose.  ``depth`` compares that of every frame (``warped``) and that of predicted frames with the truth.
     """
     notes = list(record.notes)
     frames = record.counts.get("frames", len(record.trajectory))
@@ -52,6 +53,7 @@ def summarise(record: Record) -> Summary:
             metrics["path_length_m"] = _path_length(trajectory)
             metrics["coverage"] = min(1.0, len(trajectory) / frames) if frames else 0.0
     keyframes.pop("coverage")
+    metres = 1.0 if record.metric else 1 / final["scale"] if final["scale"] else None
     summary: Summary = {
         "title": record.title,
         "source": record.source,
@@ -66,6 +68,7 @@ def summarise(record: Record) -> Summary:
         **final,
         "causal": causal,
         "keyframe_poses": keyframes,
+        "depth": depths.figures(record.depth, metres),
         "latency_ms": record.latency_ms,
         "drops": record.drops,
         "windows_by_outcome": _outcomes(record),
@@ -92,6 +95,8 @@ def table(summary: Summary) -> str:
         lines += _trajectory_rows(summary)
     else:
         lines.append("no ground truth: no trajectory errors")
+    if summary["depth"]:
+        lines += _depth_rows(summary)
     if summary["latency_ms"]:
         lines.append(f"{'latency, ms':<26}{'p50':>10}{'p95':>10}{'max':>10}")
         for stage, values in summary["latency_ms"].items():
@@ -119,6 +124,21 @@ def _trajectory_rows(summary: Summary) -> list[str]:
         pair("RPE, mm per frame", "rpe_trans_m", ".2f", 1000),
         pair("RPE, deg per frame", "rpe_rot_deg", ".3f"),
         pair("RPE over 1 m, %", "rpe_trans_per_m", ".2f"),
+    ]
+
+
+def _depth_rows(summary: Summary) -> list[str]:
+    found = [summary["depth"].get(kind, {}) for kind in depths.KINDS]
+
+    def pair(name: str, key: str, form: str, factor: float = 1.0) -> str:
+        return f"{name:<26}" + "".join(f"{_number(values.get(key), form, factor):>10}" for values in found)
+
+    return [
+        f"{'':<26}" + "".join(f"{kind:>10}" for kind in depths.KINDS),
+        pair("depth, AbsRel, %", "abs_rel", ".2f", 100),
+        pair("depth within 25 %, %", "delta1", ".1f", 100),
+        pair("pixels with depth, %", "valid", ".1f", 100),
+        pair("age of the prediction, s", "age_s", ".3f"),
     ]
 
 

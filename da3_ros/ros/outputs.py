@@ -101,6 +101,11 @@ class Outputs:
         if now and not self._sim_time:
             self._stopwatch.add("end_to_end", (now - estimate.stamp_ns) / 1e9)
 
+    def wants_depth(self) -> bool:
+        """Whether somebody listens to depth, its camera_info, confidence or preview."""
+        topics = (self._depth, self._depth_info, self._confidence, self._preview)
+        return any(publisher.get_subscription_count() for publisher in topics)
+
     def depth(self, body: Body, depth: DepthMap) -> None:
         """Publish depth with its camera_info, confidence and preview, each where somebody listens."""
         head = messages.header(depth.stamp_ns, body.camera_frame)

@@ -15,7 +15,10 @@ from da3_ros.ros.gpu_memory import gpu_memory_mb
 from da3_ros.ros.loading import Loading
 from da3_ros.types import Engine, State, Status
 
-STAGES = ("decode", "queue", "track", "publish", "image_to_odom", "end_to_end", "predict", "integrate", "depth", "map")
+STAGES = (
+    *("decode", "queue", "track", "publish", "image_to_odom", "end_to_end"),
+    *("predict", "integrate", "warp", "depth", "map"),
+)
 
 _STATES = {
     State.INIT: SlamStatus.STATE_INIT,

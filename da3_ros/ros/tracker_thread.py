@@ -1,4 +1,7 @@
-"""The thread that owns Slam: every frame gets a pose at once, predictions are joined as they come."""
+"""The thread that owns Slam: every frame gets a pose at once, predictions are joined as they come.
+
+Depth is what it does when no frame waits for its pose (``DepthDesk``).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from da3_ros.config import Config
 from da3_ros.errors import PredictorError
 from da3_ros.ros.body import Body
 from da3_ros.ros.counters import Counters, Stopwatch
+from da3_ros.ros.depth_desk import DepthDesk, DepthOutputs
 from da3_ros.ros.inbox import Inbox
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.predictor_thread import Finished, PredictorThread, Say
 from da3_ros.ros.promise import promised
 from da3_ros.slam.slam import Slam
-from da3_ros.types import DepthMap, Estimate, Frame, Integration, Status, Trajectory
+from da3_ros.types import Estimate, Frame, Integration, Status, Trajectory
 
 T = TypeVar("T")
 
@@ -38,7 +42,7 @@ class Arrival:
     queued: float  # monotonic time at which it was handed over, s
 
 
-class TrackOutputs(Protocol):
+class TrackOutputs(DepthOutputs, Protocol):
     """What the tracker publishes; called on its thread."""
 
     def begin_session(self) -> None:
@@ -47,10 +51,6 @@ class TrackOutputs(Protocol):
 
     def estimate(self, arrival: Arrival, estimate: Estimate, status: Status) -> None:
         """Publish odometry, TF and pose of one frame."""
-        ...
-
-    def depth(self, body: Body, depth: DepthMap) -> None:
-        """Publish depth, its camera_info, confidence and preview."""
         ...
 
     def wants_path(self, revision: tuple[int, ...]) -> bool:
@@ -83,6 +83,7 @@ class TrackerThread(threading.Thread):
         self._stopping = False
         self._last_put = 0  # session of the newest frame handed over; executor thread
         self._slam = Slam(config)
+        self._depth = DepthDesk(config, outputs, stopwatch)
         self._session = 0
         self._segment = 0
         self._revision = 0
@@ -143,7 +144,11 @@ class TrackerThread(threading.Thread):
         self._predictor.start()
         try:
             while not self._stopping:
-                self._work(self._inbox.take(_PATH_CHECK_S))
+                item = self._inbox.take(0.0 if self._depth.waiting else _PATH_CHECK_S)
+                if item is None and self._depth.waiting:
+                    self._depth.work()
+                else:
+                    self._work(item)
         finally:  # a bug here must not leave the predictor waiting for work
             self._predictor.stop()
 
@@ -170,6 +175,7 @@ class TrackerThread(threading.Thread):
         self._stopwatch.add("queue", begin - arrival.queued)
         if arrival.segment != self._segment:
             self._segment = arrival.segment
+            self._depth.restart()
             self._mapper.insert(self._session, tuple(self._slam.cut(arrival.reason)), {}, self._revision)
         estimate = self._slam.track(arrival.frame)
         self._stopwatch.add("track", time.monotonic() - begin)
@@ -182,6 +188,8 @@ class TrackerThread(threading.Thread):
         self._stopwatch.add("publish", end - begin)
         self._stopwatch.add("image_to_odom", end - arrival.arrived)
         self._counters.count("accepted", session=arrival.session)
+        if self._depth.wanted:
+            self._depth.add(arrival.body, self._slam.sight())
 
     def _on_prediction(self, finished: Finished) -> None:
         self._predicting = False
@@ -195,9 +203,7 @@ class TrackerThread(threading.Thread):
             return
         self._stopwatch.add("integrate", time.monotonic() - begin)
         if integration.depth is not None:
-            begin = time.monotonic()
-            self._outputs.depth(self._body, integration.depth)
-            self._stopwatch.add("depth", time.monotonic() - begin)
+            self._depth.predicted(self._body, integration.depth)
         self._revision = integration.revision
         world = self._body.T_world_slam
         anchors = {submap: world @ anchor for submap, anchor in integration.anchors.items()}
@@ -236,6 +242,7 @@ class TrackerThread(threading.Thread):
         self._revision = 0
         self.status = self._slam.status()
         self._outputs.begin_session()
+        self._depth.restart()
         self._mapper.reset(session)
 
     def _trajectory(self, *, causal: bool) -> Trajectory:

@@ -1,6 +1,7 @@
 """The algorithm: track every frame, predict windows of keyframes, chain them with one scale.
 
     estimate = slam.track(frame)              camera rate, never waits for a prediction
+    sight = slam.sight()                      whose depth shows that frame, for whoever wants to see it
     window = slam.request()                   what to predict next, if anything is due
     slam.integrate(predictor.predict(window)) joins the window to the map
 
@@ -22,12 +23,13 @@ from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
-from da3_ros.slam.keyframe import Keyframe, is_due
+from da3_ros.slam.keyframe import Depth, Keyframe, is_due
 from da3_ros.slam.landmarks import Seen, in_camera
 from da3_ros.slam.poselog import PoseLog, scaled
 from da3_ros.slam.refinement import Refinement, typical_depth
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
+from da3_ros.slam.sight import Sight, Sights
 from da3_ros.slam.tracker import Features, Track, Tracker
 from da3_ros.slam.window import View
 from da3_ros.types import (
@@ -62,6 +64,7 @@ class Slam:
         self._junctions = Junctions(config, method, self._chain)
         self._refinement = Refinement(config, enabled=config.refine.enabled and not method.plain)
         self._intrinsics = Intrinsics()
+        self._sights = Sights(config.depth)
         self._log = PoseLog()
         self._latest: Tracked | None = None
         self._T_map_odom = np.eye(4)
@@ -98,6 +101,12 @@ class Slam:
         else:
             self._schedule.offer_live(self._latest)
         return self._estimate(track, keyframe)
+
+    def sight(self) -> Sight | None:
+        """Depth of the latest frame, yet to be warped; None before the first prediction and where tracking is weak."""
+        if self._state is not State.TRACKING or self._latest is None or self._chain.newest is None:
+            return None
+        return self._sights.of(self._latest, self._chain.newest)
 
     def request(self) -> Window | None:
         """The window to predict next; None while one is out or nothing is due."""
@@ -138,7 +147,7 @@ class Slam:
             T_chain_cam = self._refinement.weigh(request, tied, T_chain_cam, depth)
         if request.kind is Kind.LIVE:
             self._junctions.observe_scale(junction, prediction.scale_sigma)
-            self._place_live(request, T_chain_cam[-1])
+            self._place_live(request, T_chain_cam[-1], new[-1].depth_scaled(junction.seam.log_scale))
             fused = []
         else:
             scale = self._junctions.extend_scale(junction, prediction.scale_sigma)
@@ -153,16 +162,21 @@ class Slam:
         self._junctions.record(request, None)
 
     def process(self, frame: Frame, predictor: Predictor) -> tuple[Estimate, list[Integration]]:
-        """Offline: track, then predict until nothing is due.  The causal pose then knows this frame's prediction."""
+        """Offline: track, then predict what is due."""
         estimate = self.track(frame)
+        return estimate, self.catch_up(predictor)
+
+    def catch_up(self, predictor: Predictor) -> list[Integration]:
+        """Offline: predict until nothing is due.  The causal pose of the latest frame then knows its own prediction."""
+        assert self._latest is not None, "a frame was tracked"
         done = []
         while (window := self.request()) is not None:
             try:
                 done.append(self.integrate(predictor.predict(window)))
             except PredictorError as error:
                 self.refuse(error)
-        self._log.revise_causal(frame.id, self._T_map_latest())
-        return estimate, done
+        self._log.revise_causal(self._latest.frame.id, self._T_map_latest())
+        return done
 
     def cut(self, reason: str) -> list[FusedKeyframe]:
         """The chain is interrupted (time gap or jump): the next frame starts a segment where the last one ended.
@@ -352,11 +366,12 @@ class Slam:
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
         self._tracker.add(gray, Features(new.ids, points[rows], covariance[rows], pixels, alive, misses))
 
-    def _place_live(self, request: Request, T_chain_cam: Array) -> None:
+    def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:
         reference = self._chain.newest
         assert reference is not None, "live frames are predicted together with placed keyframes"
         T_ref_cam = se3.inverse(reference.T_chain_cam) @ T_chain_cam
         self._log.revise(request.new[0].frame.id, reference.index, T_ref_cam)
+        self._sights.add_live(request.new[0].frame.stamp_ns, depth, reference, T_ref_cam)
         self._rebase(request, T_chain_cam)
 
     def _T_reference_latest(self) -> Array:
