@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,11 +79,11 @@ def opened_loader(arguments: argparse.Namespace, model: str, tell: Tell) -> Load
     )
 
 
-def resolved_config(arguments: argparse.Namespace) -> Config:
-    """Defaults, then --config, then --set, then the named options."""
+def resolved_config(arguments: argparse.Namespace, defaults: Mapping[str, object] | None = None) -> Config:
+    """Defaults (a command may have ``defaults`` of its own), or else --config, then --set, then the named options."""
     from da3_ros import config
 
-    result = config.load(arguments.config) if arguments.config else config.Config()
+    result = config.load(arguments.config) if arguments.config else config.updated(config.Config(), defaults or {})
     result = config.updated(result, config.parse_assignments(arguments.assignments))
     named = {"predictor": arguments.predictor, "seed": arguments.seed}
     return config.updated(result, {key: value for key, value in named.items() if value is not None})
