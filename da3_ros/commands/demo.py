@@ -20,8 +20,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "demo",
         help="synthetic world -> bag -> live ROS 2 node -> table and report",
         description="Make a bag from a synthetic room, start the node, play the bag to it with a simulated clock, and "
-        "compare what the node published with the ground truth. The node sees nothing but the images: the network that is "
-        f"shipped ({PREDICTOR}) predicts depth and rays, unless --predictor or --config name another.",
+        "compare what the node published with the ground truth. The node sees nothing but the images: the network "
+        f"that is shipped ({PREDICTOR}) predicts depth and rays, unless --predictor or --config name another.",
     )
     parser.add_argument("--source", default=WORLD, metavar="SOURCE", help=f"what to play (default {WORLD})")
     parser.add_argument("--rate", type=float, default=1.0, metavar="R", help="playback speed (default 1)")

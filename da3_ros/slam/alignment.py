@@ -17,7 +17,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.slam.keyframe import Depth
 from da3_ros.types import ImageArray
 
-_COARSE = 2  # the drawing's geometry is computed at 1 / this size
+_COARSE = 4  # the drawing's geometry is computed at 1 / this size
 _LK = {"winSize": (15, 15), "maxLevel": 0, "criteria": (3, 20, 0.01), "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
 _ROUNDS = 3  # of Newton's method, to find what pixel of the drawing shows a landmark
 _REACH = 1.5  # px, over which the drawing's Jacobian is measured

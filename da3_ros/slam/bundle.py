@@ -97,7 +97,7 @@ class _Reduced:
     g_point: Array  # (L, 3)
 
 
-def adjust(bundle: Bundle, rounds: int = 8) -> Adjusted:
+def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
     """Minimise; every point needs an observation."""
     near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
     linear = _Linear(bundle, near)

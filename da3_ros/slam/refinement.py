@@ -26,7 +26,7 @@ from da3_ros.types import ImageArray
 
 _OUTLIER = 6.0  # sigma of reprojection
 _GRID = (6, 8)  # depth errors are alike within a cell of about this grid
-_MOST = 500  # landmarks that are adjusted; more cost time and tell little
+_MOST = 300  # landmarks that are adjusted; more cost time and tell little
 _UNKNOWN_SCALE = 0.5  # 1-sigma of the log scale of depth behind a weak link
 _EXPECTED = 0.7  # usual length of a pair's residual (of 6), sigma
 _MOST_DOUBT = 30.0
