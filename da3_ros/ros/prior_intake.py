@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -153,7 +154,8 @@ class PriorIntake:
             return  # closed while this message was on its way from the executor
         line.heard = time.monotonic()
         measure = self._cloud if isinstance(message, PointCloud2) else self._image
-        self._send(self._pairing.add_depth(stamp_ns(message.header.stamp), lambda: measure(line, message)))
+        once = functools.cache(functools.partial(measure, line, message))  # it may go to several frames
+        self._send(self._pairing.add_depth(stamp_ns(message.header.stamp), once))
 
     def _on_odometry(self, message: Odometry, _: Choice) -> None:
         line = self._lines.get(ODOMETRY)
