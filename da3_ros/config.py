@@ -171,6 +171,30 @@ class MetricConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorConfig:
+    """Metres from other sensors: depth cameras, LiDAR, wheels."""
+
+    depth: str = param(
+        "auto",
+        "depth_prior: measured depth; auto: in the node where it is published, offline never",
+        choices=("auto", "always", "never"),
+    )
+    odometry: str = param(
+        "auto",
+        "odom_prior: poses in metres; auto: in the node where it is published, offline never",
+        choices=("auto", "always", "never"),
+    )
+    odometry_file: str = param("", "offline: odometry is in this file of poses (TUM form), whatever the source has")
+    odometry_mount: str = param(
+        "", "offline: where the camera sits in the body of that file, 'x y z qx qy qz qw'; empty: the poses are its own"
+    )
+    depth_shift: bool = param(False, "fit a shift of predicted depth too, for networks whose depth has one")
+    depth_sigma: float = param(0.01, "least 1-sigma of the log scale that one keyframe gives", low=0)
+    odometry_sigma: float = param(0.03, "least 1-sigma of the log length of a step of odometry", low=0)
+    tolerance_s: float = param(0.03, "node: most that the stamps of an image and its measured depth differ, s", low=0)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The ROS node only."""
 
@@ -224,6 +248,7 @@ class Config:
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     metric: MetricConfig = field(default_factory=MetricConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
 
 

@@ -27,6 +27,23 @@ class Truth:
 
     depth: FloatArray | None = None  # (H, W) z-depth in metres, NaN invalid, registered to the image
     T_world_cam: Array | None = None  # (4, 4) camera-to-world, OpenCV axes, metres
+    sensor: bool = False  # depth comes from a real depth camera, with its noise and its holes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthPoints:
+    """Metric depth of a frame at some of its pixels: a depth camera's, sampled, or a LiDAR's."""
+
+    pixels: FloatArray  # (N, 2) in the image of the frame, px
+    depth: FloatArray  # (N,) z-depth, metres
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Priors:
+    """What other sensors than the camera say in metres about a frame."""
+
+    depth: DepthPoints | None = None
+    T_odom_cam: Array | None = None  # (4, 4) camera pose, OpenCV axes, in the frame of some odometry, metres
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +55,7 @@ class Frame:
     image: ImageArray  # (H, W, 3) RGB
     camera: Pinhole | None  # at the size of the image; None = uncalibrated
     truth: Truth | None = None
+    priors: Priors | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +170,14 @@ class State(Enum):
     LOST = 3
 
 
+class Metre(Enum):
+    """Who says what a metre is; by the names that users know."""
+
+    PREDICTOR = "the predictor"
+    DEPTH = "depth_prior"
+    ODOMETRY = "odom_prior"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
     """Pose of one frame, as known right after that frame."""
@@ -224,6 +250,9 @@ class Status:
     state: State
     reason: str  # one sentence; empty when all is well
     metric: bool
+    scale_source: Metre | None  # on whose word the scale rests most; None while units are those of the first window
+    scale_sigma: float  # 1-sigma of the log scale; inf while nobody has claimed metres
+    doubt: str  # which prior is not used and why, one sentence; empty when all is well
     scale_ratio: float  # map units per window unit of the last window
     seam_residual: float  # log, of the last window
     frames: int

@@ -35,6 +35,13 @@ ARGUMENTS = (
     ("namespace", "", "namespace of the node and of all its topics", None),
     ("image_topic", "", "images to subscribe to; empty: 'image', or with a bag what is recorded in it", None),
     ("camera_info_topic", "", "calibration of the camera; empty: 'camera_info', or with a bag what is in it", None),
+    (
+        "depth_prior_topic",
+        "",
+        "measured depth or points; empty: 'depth_prior', or with a bag what is in it",
+        None,
+    ),
+    ("odom_prior_topic", "", "odometry in metres; empty: 'odom_prior', or with a bag what is in it", None),
     ("image_transport", "", "how images come; empty: as in params_file", ("", "auto", "raw", "compressed")),
     ("predictor", "", "simulated, recorded:FILE, or a network such as da3-tiny; empty: as in params_file", None),
     ("base_frame", "", "body frame whose pose is published, from TF; empty: as in params_file", None),
@@ -133,16 +140,13 @@ def _overrides(given: dict[str, str]) -> list[dict[str, object]]:
 
 def _inputs(given: dict[str, str]) -> dict[str, str]:
     """What the node calls its inputs -> the topics they are on."""
-    topics = {"image": given["image_topic"] or "image", "camera_info": given["camera_info_topic"] or "camera_info"}
+    names = {"image", "camera_info", "depth_prior", "odom_prior"}
+    topics = {name: given[f"{name}_topic"] or name for name in sorted(names)}
     if given["bag"]:
         # The player keeps the names of the recording, whatever the node's namespace.
         recorded = _recorded(Path(given["bag"]))
-        topics = {
-            "image": given["image_topic"] or recorded.image,
-            "camera_info": given["camera_info_topic"] or recorded.camera_info or "camera_info",
-            "truth/depth": recorded.depth or "truth/depth",
-            "truth/pose": recorded.pose or "truth/pose",
-        }
+        topics |= {name: given[f"{name}_topic"] or getattr(recorded, name) or name for name in sorted(names)}
+        topics |= {"truth/depth": recorded.depth or "truth/depth", "truth/pose": recorded.pose or "truth/pose"}
     return topics
 
 

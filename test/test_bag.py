@@ -363,6 +363,17 @@ class Recorder:
         twist = t["geometry_msgs/msg/TwistWithCovariance"](t["geometry_msgs/msg/Twist"](v, v), zero)
         self.put(topic, bag_types.ODOMETRY, t_ns, None, self.header(t_ns, "world"), child, pose_cov, twist)
 
+    def cloud(self, t_ns, points, frame="base", topic="/depth_prior"):
+        field = self.types["sensor_msgs/msg/PointField"]
+        fields = [field(name, 8 + 8 * i, 8, 1) for i, name in enumerate("xyz")]  # float64 after eight other bytes
+        rows = np.zeros((len(points), 4))
+        rows[:, 1:] = points
+        flat, width = rows.view(np.uint8).ravel(), len(points)
+        self.put(
+            *(topic, bag_types.CLOUD, t_ns, None, self.header(t_ns, frame), 1, width, fields, False),
+            *(32, 32 * width, flat, False),
+        )
+
     def tf(self, t_ns, edges, topic="/tf"):
         t = self.types
         transforms = []

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ros_missing
 
-from da3_ros.benchmarks import memory, network, slam, worlds
+from da3_ros.benchmarks import memory, network, priors, slam, worlds
 from da3_ros.cli import main
 from da3_ros.errors import PredictorError, SourceError
 
@@ -108,3 +108,14 @@ def test_node_measures_every_stage_it_lists(domain, monkeypatch):
 def test_what_cannot_be_measured_is_refused_in_a_sentence(arguments, capsys):
     assert main(["bench", *arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_priors_says_how_metric_each_source_is(monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(priors, "ROWS", priors.ROWS[:2])
+    none, depth = priors.run([3], lines.append, "world:{seed}?frames=40&size=160x120")
+    assert abs(none.final.scale - 1) > 0.3
+    assert not none.good
+    assert depth.good
+    assert lines[-2] == str(depth)
+    assert "1 of 1 worlds within 3 % and 1.5" in lines[-1]

@@ -121,6 +121,8 @@ def test_without_arguments_the_parameter_file_is_in_charge(slam, tmp_path):
         "image": "image",
         "image/compressed": "image/compressed",
         "camera_info": "camera_info",
+        "depth_prior": "depth_prior",
+        "odom_prior": "odom_prior",
     }
 
 
@@ -133,6 +135,8 @@ def test_arguments_win_over_the_parameter_file(slam, tmp_path):
         namespace="robot",
         image_topic="/front/image_raw",
         camera_info_topic="/front/camera_info",
+        depth_prior_topic="/front/depth",
+        odom_prior_topic="/wheels",
         image_transport="compressed",
         predictor="recorded:/a b.npz",
         base_frame="1e3",
@@ -154,6 +158,8 @@ def test_arguments_win_over_the_parameter_file(slam, tmp_path):
         "image": "/front/image_raw",
         "image/compressed": "/front/image_raw/compressed",
         "camera_info": "/front/camera_info",
+        "depth_prior": "/front/depth",
+        "odom_prior": "/wheels",
     }
     assert node.command[1:4] == ["--ros-args", "--log-level", "robot.da3_slam:=debug"]
 

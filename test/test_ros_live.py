@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from test_bag import Recorder
 
 from da3_ros import config as configuration
 from da3_ros.config import Config
@@ -14,6 +15,7 @@ from da3_ros.mapping import ply
 from da3_ros.ros import live, player
 from da3_ros.ros.live import evaluate_live
 from da3_ros.sources.bag_writer import write_bag
+from da3_ros.sources.simulated_depth import SimulatedDepthCamera
 from da3_ros.sources.tum import read_tum
 
 EXACT = {
@@ -91,6 +93,23 @@ def test_a_bag_through_the_live_node(walk, walk_bag, tmp_path):
     text = (tmp_path / "out" / "report.html").read_text()
     assert "walk" in text
     assert np.isfinite(summary["rpe_trans_m"])
+
+
+def test_a_prior_that_was_recorded_is_played_to_the_node(walk, tmp_path):
+    camera = SimulatedDepthCamera(0)
+    with Recorder(tmp_path / "bag") as recorder:
+        for frame in walk[:30]:
+            t = frame.stamp_ns
+            recorder.image(t, frame.truth.depth, topic="/truth/depth", encoding="32FC1")
+            recorder.pose(t, frame.truth.T_world_cam)
+            measured = np.nan_to_num(1000 * camera.measure(frame.truth.depth, t)).astype(np.uint16)
+            recorder.image(t, measured, topic="/depth_prior", encoding="16UC1")
+            recorder.info(t, frame.camera.matrix, (160, 120))
+            recorder.image(t, frame.image)
+    config = small(simulated__metric=False, simulated__log_scale_bias=0.7)
+    record, summary = evaluate_live(tmp_path / "bag", config, tmp_path / "out")
+    assert record.metric
+    assert summary["scale"] == pytest.approx(1, abs=0.03)
 
 
 def test_a_compressed_bag_that_is_too_short_for_a_map(walk, tmp_path):

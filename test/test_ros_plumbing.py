@@ -23,8 +23,9 @@ from da3_ros.ros.loading import Loading
 from da3_ros.ros.outputs import thinned
 from da3_ros.ros.pace import Pace
 from da3_ros.ros.predictor_thread import PredictorThread
+from da3_ros.ros.prior_pairing import PriorPairing
 from da3_ros.ros.truth import TruthPairing
-from da3_ros.types import Engine, Frame, FusedKeyframe, Prediction, Tell, Window
+from da3_ros.types import DepthPoints, Engine, Frame, FusedKeyframe, Prediction, Tell, Window
 
 # ------------------------------------------------------------ inbox
 
@@ -329,3 +330,49 @@ def test_a_thinned_path_keeps_both_ends_and_the_recent_half(count, most):
     assert (np.diff(chosen) > 0).all()
     recent = chosen[-(most // 2) :]
     assert (np.diff(recent) == 1).all()
+
+
+# ------------------------------------------------------------ priors
+
+MS = 1_000_000
+
+
+def points(number: int) -> DepthPoints:
+    return DepthPoints(np.zeros((number, 2), np.float32), np.ones(number, np.float32))
+
+
+def at(x: float) -> np.ndarray:
+    return se3.make(np.eye(3), np.array([x, 0.0, 0.0]))
+
+
+def test_depth_finds_its_frame_whichever_comes_first_and_the_nearest_wins():
+    pairing = PriorPairing(tolerance_s=0.03)
+    assert pairing.add_depth(100 * MS, lambda: points(1)) == []
+    assert len(pairing.add_frame(7, 110 * MS).depth.depth) == 1
+    ((frame_id, nearer),) = pairing.add_depth(112 * MS, lambda: points(2))
+    assert (frame_id, len(nearer.depth.depth)) == (7, 2)
+    assert pairing.add_depth(85 * MS, lambda: points(3)) == []  # farther
+    assert pairing.add_frame(8, 160 * MS) is None  # too far
+    assert pairing.add_depth(160 * MS, lambda: None) == []  # cannot be used: the next may
+    assert [frame_id for frame_id, _ in pairing.add_depth(165 * MS, lambda: points(4))] == [8]
+    pairing.forget_frames()
+    assert pairing.add_depth(166 * MS, lambda: points(5)) == []
+
+
+def test_odometry_is_interpolated_as_soon_as_it_has_passed_the_frame():
+    pairing = PriorPairing(tolerance_s=0.03)
+    assert pairing.add_frame(1, 50 * MS) is None
+    assert pairing.add_pose(40 * MS, at(1.0)) == []
+    ((frame_id, priors),) = pairing.add_pose(60 * MS, at(3.0))
+    assert frame_id == 1
+    np.testing.assert_allclose(priors.T_odom_cam[:3, 3], [2, 0, 0])
+    assert pairing.add_pose(80 * MS, np.eye(4)) == []  # once
+
+
+def test_poses_of_another_drive_are_forgotten_when_time_jumps_back():
+    pairing = PriorPairing(tolerance_s=0.03)
+    pairing.add_pose(9_000 * MS, np.eye(4))
+    pairing.add_pose(40 * MS, np.eye(4))
+    assert pairing.add_frame(1, 50 * MS) is None
+    ((_, priors),) = pairing.add_pose(60 * MS, at(2.0))
+    np.testing.assert_allclose(priors.T_odom_cam[:3, 3], [1, 0, 0])

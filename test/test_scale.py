@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from da3_ros.slam.scale import ScaleChain
+from da3_ros.types import Metre
 
 CLAIMS = st.lists(
     st.tuples(
@@ -63,3 +64,29 @@ def test_more_claims_make_the_scale_surer():
     few, many = built(rows), built([(step, claims * 3) for step, claims in rows])
     assert many.sigma < few.sigma < 0.1
     assert few.expect(0.05)[1] > few.sigma
+
+
+@settings(max_examples=100)
+@given(CLAIMS, st.data())
+def test_a_claim_that_comes_late_counts_at_its_own_row(rows, data):
+    """Filter and smoother solve the same least squares whenever a claim came."""
+    row = data.draw(st.integers(0, len(rows) - 1))
+    claim, sigma = 0.3, 0.05
+    late = built(rows)
+    late.observe(claim, sigma, Metre.DEPTH, row)
+    in_time = [(step, [*claims, (claim, sigma)] if k == row else claims) for k, (step, claims) in enumerate(rows)]
+    np.testing.assert_allclose(late.smoothed(), solved(in_time), atol=1e-6)
+    np.testing.assert_allclose(late.value, solved(in_time)[-1], atol=1e-6)
+    np.testing.assert_allclose(late.sigma, built(in_time).sigma, rtol=1e-6)
+
+
+def test_the_weightiest_claims_come_first():
+    chain = ScaleChain()
+    chain.add(0.01)
+    assert chain.sources == []
+    for _ in range(3):
+        chain.observe(0.1, 0.1)
+    chain.observe(0.1, 0.02, Metre.ODOMETRY)
+    assert chain.sources == [Metre.ODOMETRY, Metre.PREDICTOR]
+    chain.forget_claims()
+    assert chain.sources == []

@@ -21,6 +21,7 @@ from da3_ros.slam.junction import Method
 from da3_ros.slam.sight import Sight
 from da3_ros.slam.slam import Slam
 from da3_ros.slam.stamps import StampGate
+from da3_ros.sources.priors import PriorSource
 from da3_ros.types import DepthMap, Frame, Integration, Prediction, Predictor, Source, State, Window
 
 _SAMPLES = 4  # frames shown in the report
@@ -67,7 +68,8 @@ class OfflineRun:
 
     def __init__(self, source: Source, predictor: Predictor, config: Config, method: Method | None = None) -> None:
         """Prepare; ``run`` does the work."""
-        self._source, self._config, self._method = source, config, method or Method()
+        self._source = PriorSource(source, config.prior, config.seed)
+        self._config, self._method = config, method or Method()
         self._latency = Latency()
         self._predictor = TimedPredictor(predictor, self._latency)
         self._slam, self._map = Slam(config, self._method), Map(config.map)
@@ -165,7 +167,9 @@ class OfflineRun:
         notes = [f"the source ended early: {failure}"] if failure else []
         if not status.keyframes and status.reason:
             notes.append(f"no window could be used: {status.reason}")
-        skipped = getattr(self._source, "skipped", {})
+        notes += [status.doubt] if status.doubt else []
+        if self._source.missing:
+            notes.append(f"{self._source.missing} was asked for, and {self._source.name} has none")
         return Record(
             title=self._source.name,
             source=self._source.name,
@@ -178,7 +182,7 @@ class OfflineRun:
             windows=list(self._slam.windows),
             latency_ms=self._latency.summary(),
             latency_histograms=self._latency.histograms(),
-            drops={**self._drops, **skipped},
+            drops={**self._drops, **self._source.skipped},
             counts={
                 "frames": status.frames,
                 "keyframes": status.keyframes,

@@ -74,6 +74,11 @@ class Calibration:
             return f"no camera_info: {problem}" if problem else f"{infos.topic} has a publisher but sends nothing"
         return f"no camera_info on {infos.topic}; publish it, or wait {WAIT_S:g} s to run uncalibrated"
 
+    @property
+    def distorted(self) -> bool:
+        """Whether the lens distorts images, as far as is known."""
+        return self._rectifier is not None
+
     def rectified(self, image: ImageArray) -> ImageArray:
         """Remove lens distortion from (H, W, 3) where there is any."""
         return image if self._rectifier is None else self._rectifier.image(image)

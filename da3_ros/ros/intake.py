@@ -21,6 +21,7 @@ from da3_ros.ros.calibration import Calibration, announced_size
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.following import Choice, FollowingSubscription
 from da3_ros.ros.messages import matrix_of_pose, now_ns, stamp_ns
+from da3_ros.ros.prior_intake import Inform, PriorIntake
 from da3_ros.ros.tracker_thread import Arrival
 from da3_ros.ros.transform_listener import TransformListener
 from da3_ros.ros.truth import TruthPairing
@@ -53,6 +54,7 @@ class Intake:
         counters: Counters,
         stopwatch: Stopwatch,
         deliver: Callable[[Arrival], None],
+        inform: Inform,
         expect: Callable[[int, int], None],
     ) -> None:
         """Prepare; nothing is subscribed to before ``open``.
@@ -64,6 +66,7 @@ class Intake:
             counters: of frames.
             stopwatch: of stages.
             deliver: given every frame.
+            inform: given what other sensors say of a frame after it was delivered.
             expect: told the width and height of the images once, where camera_info tells it before the first of them.
         """
         self._node, self._config = node, config
@@ -72,6 +75,7 @@ class Intake:
         self._log = node.get_logger()
         self.gate = StampGate(config.node)
         self.calibration = Calibration(rectified=config.node.image_rectified)
+        self.priors = PriorIntake(node, config, self.calibration, inform)
         self.session = session
         self.body: Body | None = None
         self.paused = False
@@ -99,7 +103,7 @@ class Intake:
     @property
     def topics(self) -> list[str]:
         """What is subscribed to."""
-        return [subscription.topic for subscription in self._subscriptions.values()]
+        return [*(subscription.topic for subscription in self._subscriptions.values()), *self.priors.topics]
 
     def open(self) -> None:
         """Subscribe to images and their calibration."""
@@ -108,6 +112,7 @@ class Intake:
             self._listener = TransformListener(self._node)
         self._follow("camera_info", [("camera_info", CameraInfo)], self._on_info)
         self._follow("image", _image_topics(self._config.node.image_transport), self._on_image)
+        self.priors.open()
 
     def need_truth(self) -> None:
         """Frames must carry depth and pose (simulated predictor)."""
@@ -125,6 +130,7 @@ class Intake:
         for subscription in self._subscriptions.values():
             if everything or subscription.changed:
                 subscription.update()
+        self.priors.follow(everything=everything)
 
     def poll(self) -> None:
         """Give up frames whose calibration or truth did not come in time."""
@@ -144,6 +150,7 @@ class Intake:
         self._early.clear()
         self.gate.forget()
         self.calibration.release()
+        self.priors.new_session()
         if self._truth is not None:
             self._truth.forget_frames()  # truth that came before the image of a new session stays
         return self.session
@@ -159,6 +166,7 @@ class Intake:
         for subscription in self._subscriptions.values():
             subscription.close()
         self._subscriptions = {}
+        self.priors.close()
         if self._listener is not None:
             self._listener.close()
         self._drop_waiting()
@@ -345,6 +353,7 @@ class Intake:
                 self._hand_over(frame, self.body, arrived)
 
     def _hand_over(self, frame: Frame, body: Body, arrived: float) -> None:
+        frame = self.priors.told(frame, body.camera_frame, self.session)
         self._deliver(Arrival(frame, body, self.session, self._segment, self._reason, arrived, queued=time.monotonic()))
 
     def _drop(self, cause: str, sentence: str, *, say: bool = True) -> None:

@@ -177,6 +177,14 @@ def _remap(source: BagSource, config: Config) -> dict[str, str]:
                     "the source with 'da3 bag make', or use another predictor"
                 )
             remap[name] = f"/truth/{kind}"
+    for name, asked, target in (
+        (topics.depth_prior, config.prior.depth, bag_types.DEPTH_PRIOR_TOPIC),
+        (topics.odom_prior, config.prior.odometry, bag_types.ODOM_PRIOR_TOPIC),
+    ):
+        if name is not None and asked != "never":
+            remap[name] = target
+    if "/tf_static" in remap and (topics.depth_prior or topics.odom_prior):
+        remap["/tf_static"] = "/tf_static"
     return remap
 
 

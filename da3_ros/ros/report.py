@@ -13,7 +13,7 @@ from da3_ros.msg import SlamStatus
 from da3_ros.ros.counters import DROP_CAUSES, Counters, Stopwatch
 from da3_ros.ros.gpu_memory import gpu_memory_mb
 from da3_ros.ros.loading import Loading
-from da3_ros.types import Engine, State, Status
+from da3_ros.types import Engine, Metre, State, Status
 
 STAGES = (
     *("decode", "queue", "track", "publish", "image_to_odom", "end_to_end"),
@@ -25,6 +25,10 @@ _STATES = {
     State.TRACKING: SlamStatus.STATE_TRACKING,
     State.WEAK: SlamStatus.STATE_WEAK,
     State.LOST: SlamStatus.STATE_LOST,
+}
+_SENSORS: dict[Metre | None, int] = {
+    Metre.DEPTH: SlamStatus.SCALE_SOURCE_DEPTH_PRIOR,
+    Metre.ODOMETRY: SlamStatus.SCALE_SOURCE_ODOMETRY,
 }
 _NAMES = {
     SlamStatus.STATE_UNCONFIGURED: "unconfigured",
@@ -51,6 +55,7 @@ class Health:
     simulated: bool
     loading: Loading | None = None  # of the predictor
     engine: Engine | None = None  # what runs its network
+    doubt: str = ""  # which prior gives no metres and why
 
 
 def state_of(status: Status | None, health: Health) -> int:
@@ -61,9 +66,9 @@ def state_of(status: Status | None, health: Health) -> int:
 
 
 def reason_of(status: Status | None, health: Health) -> str:
-    """Silence first, then what is being loaded, then what Slam says."""
+    """Silence first, then what is being loaded, then what Slam says, then which prior is not used."""
     loading = health.loading.what if health.loading is not None else ""
-    return health.silence or loading or ("" if status is None else status.reason)
+    return health.silence or loading or ("" if status is None else status.reason) or health.doubt
 
 
 def status_message(
@@ -106,7 +111,10 @@ def _fill_slam(out: SlamStatus, status: Status, health: Health) -> None:
         out.scale_source = SlamStatus.SCALE_SOURCE_FIRST_WINDOW
     else:
         simulated, network = SlamStatus.SCALE_SOURCE_SIMULATED, SlamStatus.SCALE_SOURCE_METRIC_NETWORK
-        out.scale_source = simulated if health.simulated else network
+        predictor = simulated if health.simulated else network
+        out.scale_source = _SENSORS.get(status.scale_source, predictor)
+    if status.metric and math.isfinite(status.scale_sigma):
+        out.scale_sigma = status.scale_sigma
     if status.windows:
         out.scale_ratio, out.seam_residual = status.scale_ratio, abs(status.seam_residual)
     out.scale_breaks_detected, out.scale_breaks_repaired = status.breaks_detected, status.breaks_repaired

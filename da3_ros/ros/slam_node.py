@@ -77,6 +77,8 @@ class SlamNode(LifecycleNode):
         self._busy: PredictorThread | None = None  # of the configuration before, until it has ended
         self._service_desk: Services | None = None
         self._active = False
+        self._doubt = ""  # which prior gives no metres and why
+        self._doubted: set[str] = set()  # what was said of priors since the activation
         self._session = 0  # of the last configuration
         self._follow_due = self._status_due = self._engine_due = 0.0
         self._last_state: tuple[object, ...] = ()
@@ -111,6 +113,7 @@ class SlamNode(LifecycleNode):
         self._intake = Intake(
             *(self, self.config, self._session, self._counters, self._stopwatch),
             deliver=self._tracker.put,
+            inform=self._tracker.inform,
             expect=self._tracker.expect,
         )
         self._service_desk = Services(self, self.config, self)
@@ -169,7 +172,8 @@ class SlamNode(LifecycleNode):
             self._publish_engine(time.monotonic())
 
     def _stop_input(self) -> None:
-        self._active = False
+        self._active, self._doubt = False, ""
+        self._doubted.clear()
         if self._intake is not None:
             self._intake.close()
         if self._tracker is not None:
@@ -258,6 +262,7 @@ class SlamNode(LifecycleNode):
             self._intake.poll()
             self._intake.follow(everything=now >= self._follow_due)
             self._watch(self._intake)
+            self._doubt_priors(self._intake, self._tracker.status)
         if now >= self._follow_due:
             self._follow_due = now + _FOLLOW_S
         health, status = self._health(), self._slam_status()
@@ -302,6 +307,14 @@ class SlamNode(LifecycleNode):
         if self._watchdog.accuse(reason):
             self.get_logger().warning(f"no output for {self.config.node.silence_s:g} s: {reason}")
 
+    def _doubt_priors(self, intake: Intake, status: Status) -> None:
+        """Warn once about a prior that gives nothing, or that is not believed."""
+        doubt = intake.priors.trouble() or status.doubt
+        self._doubt, kind = doubt, doubt.partition(":")[0]
+        if doubt and kind not in self._doubted:
+            self._doubted.add(kind)
+            self.get_logger().warning(doubt)
+
     # ------------------------------------------------------------ status
 
     def _loading(self) -> Loading | None:
@@ -325,6 +338,7 @@ class SlamNode(LifecycleNode):
             session=intake.session if intake is not None else self._session,
             state=state,
             silence=self.failure or (self._watchdog.reason if self._active else ""),
+            doubt=self._doubt,
             time_jumps=intake.gate.jumps if intake is not None else 0,
             map_points=self._mapper.points if self._mapper is not None else 0,
             path_length_m=self._outputs.path_length if self._outputs is not None else 0.0,

@@ -22,7 +22,7 @@ from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.predictor_thread import Finished, PredictorThread, Say
 from da3_ros.ros.promise import promised
 from da3_ros.slam.slam import Slam
-from da3_ros.types import Estimate, Frame, Integration, Status, Trajectory
+from da3_ros.types import Estimate, Frame, Integration, Priors, Status, Trajectory
 
 T = TypeVar("T")
 
@@ -101,6 +101,17 @@ class TrackerThread(threading.Thread):
             self._last_put = arrival.session
             self._inbox.clear_frames()  # of the session before, which does not count any more
         self._counters.count("mailbox_full", self._inbox.put_frame(arrival))
+
+    def inform(self, session: int, frame_id: int, priors: Priors) -> None:
+        """Tell what other sensors say of a frame that was handed over without it."""
+
+        def run() -> None:
+            if session > self._session:  # its first frame still waits
+                self._reset(session)
+            if session == self._session:
+                self._slam.inform(frame_id, priors)
+
+        self._inbox.put_command(run)
 
     def expect(self, width: int, height: int) -> None:
         """Images of this size are about to come, as far as is known: their network can be loaded."""

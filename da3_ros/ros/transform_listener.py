@@ -25,7 +25,9 @@ class TransformListener:
     enough and nothing has to be interpolated in time.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, static_only: bool = False) -> None:
+        """Listen; ``static_only`` leaves out /tf, which is busy, and where frames move."""
+        self._static_only = static_only
         self._tree = TfTree()
         self._frames: set[str] = set()
         self._node = node
@@ -35,9 +37,9 @@ class TransformListener:
     def listen(self) -> None:
         """Hear transforms, if it does not already; what was heard before stays."""
         if not self._subscriptions:
+            topics = [("/tf_static", STATIC_QOS), *([] if self._static_only else [("/tf", DYNAMIC_QOS)])]
             self._subscriptions = [
-                self._node.create_subscription(TFMessage, "/tf_static", self._on_transforms, STATIC_QOS),
-                self._node.create_subscription(TFMessage, "/tf", self._on_transforms, DYNAMIC_QOS),
+                self._node.create_subscription(TFMessage, topic, self._on_transforms, qos) for topic, qos in topics
             ]
 
     def frames(self) -> list[str]:

@@ -64,7 +64,7 @@ class Junctions:
         self._chain = chain
         self._log_scale = 0.0  # of the last joined window
         self.breaks = BreakDetector(config.scale)
-        self.metric = False  # some window claimed metres
+        self.metric = False  # some window or sensor claimed metres
         self.records: list[WindowRecord] = []
 
     @property
@@ -106,12 +106,11 @@ class Junctions:
             return Junction(seam, verdict, "weak")
         return Junction(self._continued(request, new, claim_sigma), verdict, "weak")
 
-    def extend_scale(self, junction: Junction, claim_sigma: float | None) -> float:
-        """Add a joined window of keyframes to the chain of scales; returns map units per chain unit."""
+    def extend_scale(self, junction: Junction, claim_sigma: float | None) -> None:
+        """Add a joined window of keyframes to the chain of scales."""
         self._log_scale = junction.seam.log_scale
         self._chain.scale.add(junction.seam.sigma)
         self.observe_scale(junction, claim_sigma)
-        return float(np.exp(self._chain.scale.value))
 
     def observe_scale(self, junction: Junction, claim_sigma: float | None) -> None:
         """Hear the claim of metres of a joined window."""

@@ -1,10 +1,11 @@
 """The scale of the chain: what a chain unit is in metres, as it drifts.
 
 Seams chain the windows without any prior, so the chain's unit performs a slow random walk with the seams' noise.
-Windows whose units claim to be metres observe it.  ``s_k = log(metres per chain unit)`` at keyframe k has the factors
+Windows whose units claim to be metres observe it, and so do other sensors (``priors.py``).
+``s_k = log(metres per chain unit)`` at keyframe k has the factors
 
     (s_k - s_{k-1}) / sigma_rho_k        one per seam
-    (s_k - z_k) / sigma_p                z_k = -log(chain units per window unit), for each window that claims metres
+    (s_k - z_k) / sigma_p                z_k = log(metres per chain unit), for each claim: of a window, of a prior
 
 Online this is a scalar Kalman filter; afterwards all s_k come from one tridiagonal solve (its smoother).  Without any
 claim s stays 0 and the map is in units of the first window.  The published map unit at keyframe k is exp(s_k) chain
@@ -17,6 +18,7 @@ import numpy as np
 from scipy.linalg import solveh_banded
 
 from da3_ros.geometry.se3 import Array
+from da3_ros.types import Metre
 
 _MIN_SIGMA = 1e-6  # keeps the tridiagonal solve well conditioned
 
@@ -32,6 +34,7 @@ class ScaleChain:
         self._variance = np.inf  # nothing known before the first claim
         self._value = 0.0
         self._count = 0
+        self._words: dict[Metre, float] = {}  # who has claimed -> sum of 1 / sigma_p^2
 
     def __len__(self) -> int:
         """Number of rows: one per joined window of keyframes."""
@@ -42,9 +45,14 @@ class ScaleChain:
         """Number of claims that it rests on."""
         return self._count
 
+    @property
+    def sources(self) -> list[Metre]:
+        """On whose word it rests, the weightiest first."""
+        return sorted(self._words, key=lambda who: -self._words[who])
+
     def forget_claims(self) -> None:
         """Take back all claims: the next one decides."""
-        self._count, self._variance = 0, np.inf
+        self._count, self._variance, self._words = 0, np.inf, {}
         self._information = [0.0] * len(self._information)
         self._weighted = [0.0] * len(self._weighted)
 
@@ -69,18 +77,30 @@ class ScaleChain:
         self._information.append(0.0)
         self._weighted.append(0.0)
 
-    def observe(self, claim: float, claim_sigma: float) -> None:
-        """Add a claim z at the latest keyframe, with its 1-sigma."""
-        variance, noise = self._variance, max(claim_sigma, _MIN_SIGMA) ** 2
+    def observe(self, claim: float, claim_sigma: float, who: Metre = Metre.PREDICTOR, row: int = -1) -> None:
+        """Add a claim z, with its 1-sigma, at the latest keyframe's row, or where it comes late at an older one."""
+        noise = max(claim_sigma, _MIN_SIGMA) ** 2
         self._count += 1
-        if np.isfinite(variance):
-            gain = variance / (variance + noise)
+        self._words[who] = self._words.get(who, 0.0) + 1 / noise
+        self._information[row] += 1 / noise
+        self._weighted[row] += claim / noise
+        if row in (-1, len(self._steps) - 1):
+            self._hear(claim, noise)
+            return
+        self._value, self._variance = 0.0, np.inf  # what came since was filtered without it
+        for step, information, weighted in zip(self._steps, self._information, self._weighted, strict=True):
+            self._variance += step**2
+            if information:
+                self._hear(weighted / information, 1 / information)
+
+    def _hear(self, claim: float, noise: float) -> None:
+        """Filter a claim with this variance."""
+        if np.isfinite(self._variance):
+            gain = self._variance / (self._variance + noise)
             self._value += gain * (claim - self._value)
-            self._variance = (1 - gain) * variance
+            self._variance = (1 - gain) * self._variance
         else:
             self._value, self._variance = claim, noise
-        self._information[-1] += 1 / noise
-        self._weighted[-1] += claim / noise
 
     def smoothed(self) -> Array:
         """S of every keyframe given all windows: one tridiagonal solve."""

@@ -26,6 +26,7 @@ from da3_ros.slam.junction import Junction, Junctions, Method
 from da3_ros.slam.keyframe import Depth, Keyframe, is_due
 from da3_ros.slam.landmarks import Seen, in_camera
 from da3_ros.slam.poselog import PoseLog, scaled
+from da3_ros.slam.priors import PriorClaims
 from da3_ros.slam.refinement import Refinement, typical_depth
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
@@ -41,6 +42,7 @@ from da3_ros.types import (
     Integration,
     Prediction,
     Predictor,
+    Priors,
     State,
     Status,
     Trajectory,
@@ -62,6 +64,7 @@ class Slam:
         self._chain = Chain(config)
         method = method or Method()
         self._junctions = Junctions(config, method, self._chain)
+        self._priors = PriorClaims(config, self._chain, self._junctions, enabled=not method.plain)
         self._refinement = Refinement(config, enabled=config.refine.enabled and not method.plain)
         self._intrinsics = Intrinsics()
         self._sights = Sights(config.depth)
@@ -150,10 +153,15 @@ class Slam:
             self._place_live(request, T_chain_cam[-1], new[-1].depth_scaled(junction.seam.log_scale))
             fused = []
         else:
-            scale = self._junctions.extend_scale(junction, prediction.scale_sigma)
+            self._junctions.extend_scale(junction, prediction.scale_sigma)
+            scale = self._priors.observe(request.new, new, T_chain_cam, junction)
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
+
+    def inform(self, frame_id: int, priors: Priors) -> None:
+        """Hear what other sensors say of a frame that did not wait for them."""
+        self._priors.inform(frame_id, priors)
 
     def refuse(self, error: PredictorError) -> None:
         """The prediction that is out failed: its keyframes stay ordinary tracked frames."""
@@ -189,6 +197,7 @@ class Slam:
         self._refinement.clear()
         self._weak_since = None
         self._schedule.clear()
+        self._priors.cut()
         self._segment += 1
         self._reason = reason
         return self._chain.retire_all()
@@ -202,6 +211,9 @@ class Slam:
             state=self._state,
             reason=self._reason,
             metric=self._junctions.metric,
+            scale_source=next(iter(self._chain.scale.sources), None),
+            scale_sigma=self._chain.scale.sigma,
+            doubt=self._priors.doubt,
             scale_ratio=self._junctions.scale_ratio,
             seam_residual=records[-1].residual if records else 0.0,
             frames=len(self._log),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from da3_ros.errors import SourceError
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.sources import bag_types
 from da3_ros.sources.bag_file import BagFile
+from da3_ros.sources.bag_priors import BagPriors
 from da3_ros.sources.bag_recovery import RawMessage
 from da3_ros.sources.bag_topics import BagTopics, choose_topics
 from da3_ros.sources.bag_truth import BagTruth
@@ -23,7 +25,7 @@ from da3_ros.sources.tally import Tally
 from da3_ros.types import Frame, ImageArray, Truth
 
 LOGGER = logging.getLogger(__name__)
-OPTIONS = ("image", "camera_info", "depth", "pose", "strict", "partial")
+OPTIONS = ("image", "camera_info", "depth", "pose", "depth_prior", "odom_prior", "strict", "partial")
 _TF_STATIC = "/tf_static"
 _LOOKAHEAD_NS = 200_000_000  # an image waits this long (recording time) for truth that was recorded after it
 _MOST_WAITING = 32
@@ -48,7 +50,8 @@ class BagSource:
     first of them raises instead.  A bag that ends early yields all that can be read and then raises, unless
     ``partial`` accepts it.  Messages stream by: memory does not grow with the bag.
 
-    Spec options: ``image, camera_info, depth, pose`` name topics (empty = none); ``strict=yes``, ``partial=yes``.
+    Spec options: ``image, camera_info, depth, pose, depth_prior, odom_prior`` name topics (empty = none);
+    ``strict=yes``, ``partial=yes``.
 
     Raises:
         SourceError: the bag cannot be opened or has no such topics.
@@ -108,11 +111,17 @@ class BagSource:
     def _frames(self, indices: range, tally: Tally) -> Iterator[Frame]:
         topics, waiting = self.topics, deque[_Waiting]()
         static = self._static_transforms()
-        pose_type = None if topics.pose is None else self._file.topics[topics.pose].msgtype
-        truth = BagTruth(tally, static, depth=topics.depth is not None, pose_type=pose_type)
-        opener = _FrameOpener(self.path, topics, truth, tally)
+        truth = BagTruth(tally, static, depth=topics.depth is not None, pose_type=self._type(topics.pose))
+        priors = BagPriors(tally, static, self._type(topics.depth_prior), self._type(topics.odom_prior))
+        opener = _FrameOpener(self.path, topics, truth, priors, tally)
+        hearers = (
+            (topics.depth, truth.add_depth),
+            (topics.pose, lambda _, message: truth.add_pose(message)),
+            (topics.depth_prior, priors.add_depth),
+            (topics.odom_prior, lambda _, message: priors.add_pose(message)),
+        )
         info, last_stamp, index = self._first_camera_info(), 0, -1
-        for raw in self._file.messages({t for t in (topics.image, topics.camera_info, topics.depth, topics.pose) if t}):
+        for raw in self._file.messages({topic for topic in dataclasses.astuple(topics) if topic}):
             if raw.topic == topics.image:
                 index += 1
                 if index >= indices.stop and not waiting:
@@ -120,13 +129,10 @@ class BagSource:
             message = self._decode(raw, tally)
             if message is None:
                 continue
+            _hear(hearers, raw, message)
             if raw.topic == topics.camera_info:
                 info = message
-            elif raw.topic == topics.depth:
-                truth.add_depth(raw.msgtype, message)
-            elif raw.topic == topics.pose:
-                truth.add_pose(message)
-            else:
+            elif raw.topic == topics.image:
                 stamp = bag_types.stamp_ns(message.header)
                 if stamp <= last_stamp:
                     tally.skip("images without a stamp" if stamp <= 0 else "images not later than the one before")
@@ -134,16 +140,17 @@ class BagSource:
                 last_stamp = stamp
                 if index in indices:
                     waiting.append(_Waiting(index, raw.t_ns, stamp, message, info))
-            while waiting and self._ready(waiting, truth, raw.t_ns):
+            while waiting and self._ready(waiting, truth, priors, raw.t_ns):
                 yield from opener.open(waiting.popleft())
         while waiting:
             yield from opener.open(waiting.popleft())
 
     @staticmethod
-    def _ready(waiting: deque[_Waiting], truth: BagTruth, now_ns: int) -> bool:
+    def _ready(waiting: deque[_Waiting], truth: BagTruth, priors: BagPriors, now_ns: int) -> bool:
         first = waiting[0]
+        stamp, frame_id = first.stamp_ns, first.message.header.frame_id
         return (
-            truth.settled(first.stamp_ns, first.message.header.frame_id)
+            (truth.settled(stamp, frame_id) and priors.settled(stamp, frame_id))
             or now_ns > first.t_ns + _LOOKAHEAD_NS
             or len(waiting) > _MOST_WAITING
         )
@@ -155,6 +162,10 @@ class BagSource:
             tally.skip(f"messages on {raw.topic} that cannot be decoded")
             return None
 
+    def _type(self, topic: str | None) -> str | None:
+        """Message type of a topic."""
+        return None if topic is None else self._file.topics[topic].msgtype
+
     def _first_camera_info(self) -> Any:
         """The first camera_info of the bag, for images that were recorded before it."""
         if self.topics.camera_info is None:
@@ -163,25 +174,34 @@ class BagSource:
         return None if raw is None else self._decode(raw, Tally(self.path, strict=False))
 
     def _static_transforms(self) -> list[Any]:
-        pose = self.topics.pose
+        topics, pose = self.topics, self.topics.pose
         known = self._file.topics.get(_TF_STATIC)
-        if pose is None or known is None or known.msgtype != bag_types.TF:
+        if known is None or known.msgtype != bag_types.TF:
             return []
-        if self._file.topics[pose].msgtype in (bag_types.POSE, bag_types.POSE_COVARIANCE):
-            return []  # these do not say whose pose they are
+        silent = (None, bag_types.POSE, bag_types.POSE_COVARIANCE)  # these do not say whose pose they are
+        if self._type(pose) in silent and topics.depth_prior is None and topics.odom_prior is None:
+            return []
         found = (self._decode(raw, Tally(self.path, strict=False)) for raw in self._file.messages({_TF_STATIC}))
         return [message for message in found if message is not None]
+
+
+def _hear(hearers: Sequence[tuple[str | None, Callable[[str, Any], None]]], raw: RawMessage, message: Any) -> None:
+    """Give a message to those who listen to its topic; one topic may serve two."""
+    for topic, add in hearers:
+        if raw.topic == topic:
+            add(raw.msgtype, message)
 
 
 class _FrameOpener:
     """Decodes and rectifies waiting images of one pass."""
 
-    def __init__(self, path: Path, topics: BagTopics, truth: BagTruth, tally: Tally) -> None:
-        self._path, self._topics, self._truth, self._tally = path, topics, truth, tally
+    def __init__(self, path: Path, topics: BagTopics, truth: BagTruth, priors: BagPriors, tally: Tally) -> None:
+        self._path, self._topics, self._truth, self._priors, self._tally = path, topics, truth, priors, tally
         self._size: tuple[int, ...] | None = None
         self._key: tuple[Any, ...] | None = None
         self._camera: Pinhole | None = None
         self._rectifier: Rectifier | None = None
+        self._sensor = topics.depth not in (None, bag_types.DEPTH_TOPIC)  # of which a world may have written it
 
     def open(self, waiting: _Waiting) -> Iterator[Frame]:
         """The frame, or nothing where it had to be skipped."""
@@ -196,12 +216,14 @@ class _FrameOpener:
         camera, rectifier = self._calibration(waiting.info, (image.shape[1], image.shape[0]))
         depth = self._truth.depth(stamp, image.shape)
         T_world_cam = self._truth.pose(stamp, frame_id)
+        priors = self._priors.at(stamp, frame_id, (image.shape[1], image.shape[0]), camera, rectifier)
         self._truth.forget_before(stamp)
+        self._priors.forget_before(stamp)
         if rectifier is not None:
             image = rectifier.image(image)
             depth = None if depth is None else rectifier.depth(depth)
-        truth = None if depth is None and T_world_cam is None else Truth(depth, T_world_cam)
-        yield Frame(waiting.index, stamp, image, camera, truth)
+        truth = None if depth is None and T_world_cam is None else Truth(depth, T_world_cam, self._sensor)
+        yield Frame(waiting.index, stamp, image, camera, truth, priors)
 
     def _image(self, message: Any) -> ImageArray | None:
         m = message

@@ -1,4 +1,4 @@
-"""Which topics of a bag are the image, its camera_info, and ground truth."""
+"""Which topics of a bag are the image, its camera_info, ground truth, and what other sensors measured."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class BagTopics:
     camera_info: str | None
     depth: str | None
     pose: str | None
+    depth_prior: str | None = None
+    odom_prior: str | None = None
 
 
 def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], place: str) -> BagTopics:
@@ -34,6 +36,7 @@ def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], pl
 
     An option that is empty or "none" switches a topic off.  Depth and poses are taken as ground truth only where
     their name says so ("truth", "gt", "vicon", "depth_registered", ...): the output of another estimator is none.
+    Priors are what the node would hear (``/depth_prior``, ``/odom_prior``), or what the options name.
 
     Raises:
         SourceError: a topic named is not in the bag or has another type, or there is no image.
@@ -62,7 +65,15 @@ def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], pl
     depth = depth if given else _find_depth(available)
     given, pose = named("pose", _POSES)
     pose = pose if given else _find_pose(available)
-    return BagTopics(image, camera_info, depth, pose)
+    priors = []
+    for key, usual, kinds in (
+        ("depth_prior", bag_types.DEPTH_PRIOR_TOPIC, (bag_types.IMAGE, bag_types.COMPRESSED, bag_types.CLOUD)),
+        ("odom_prior", bag_types.ODOM_PRIOR_TOPIC, (bag_types.ODOMETRY,)),
+    ):
+        given, name = named(key, kinds)
+        there = usual in available and available[usual].msgtype in kinds
+        priors.append(name if given or not there else usual)
+    return BagTopics(image, camera_info, depth, pose, *priors)
 
 
 def _words(name: str) -> list[str]:

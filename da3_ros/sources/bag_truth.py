@@ -83,8 +83,13 @@ class BagTruth:
         T = self._poses.at(stamp_ns)
         if T is None or self._child in ("", frame):
             return T
-        T_child_cam = self._tree.between(self._child, frame)
+        T_child_cam = self.mount(self._child, frame)
         return T if T_child_cam is None else T @ T_child_cam
+
+    def mount(self, parent: str, child: str) -> Array | None:
+        """T_parent_child by /tf_static; None where it does not connect the two."""
+        parent, child = _frame(parent), _frame(child)
+        return np.eye(4) if parent == child else self._tree.between(parent, child)
 
     def depth(self, stamp_ns: int, shape: tuple[int, ...]) -> FloatArray | None:
         """Depth (H, W) in metres: of this stamp, else the nearest within 0.02 s; None where there is none."""

@@ -13,6 +13,7 @@ POSE = "geometry_msgs/msg/PoseStamped"
 POSE_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TRANSFORM = "geometry_msgs/msg/TransformStamped"
 ODOMETRY = "nav_msgs/msg/Odometry"
+CLOUD = "sensor_msgs/msg/PointCloud2"
 TF = "tf2_msgs/msg/TFMessage"
 
 # What da3_ros writes, and looks for first.
@@ -21,6 +22,8 @@ COMPRESSED_TOPIC = "/camera/image_raw/compressed"
 CAMERA_INFO_TOPIC = "/camera/camera_info"
 DEPTH_TOPIC = "/truth/depth"
 POSE_TOPIC = "/truth/pose"
+DEPTH_PRIOR_TOPIC = "/depth_prior"  # what the node calls them
+ODOM_PRIOR_TOPIC = "/odom_prior"
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "world"
 

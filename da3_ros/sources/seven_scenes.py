@@ -60,7 +60,7 @@ class SevenScenesSource(IndexedSource):
         depth = read_depth(depth_file, _MILLIMETRES) if depth_file.exists() else None
         if depth is not None and depth.shape != image.shape[:2]:
             raise SourceError(f"{depth_file} and {color.name} differ in size; they must match pixel by pixel")
-        truth = Truth(depth, _pose(pose_file) if pose_file.exists() else None)
+        truth = Truth(depth, _pose(pose_file) if pose_file.exists() else None, sensor=True)
         height, width = image.shape[:2]
         camera = Pinhole.from_matrix(self._K, width, height)
         stamp = _FIRST_NS + (number * 1_000_000_000 + 15) // 30

@@ -75,7 +75,7 @@ class TumRgbdSource(IndexedSource):
             depth = None if depth is None else self._rectifier.depth(depth)
         if camera is not None and camera.size != image.shape[1::-1]:
             camera = camera.resized(image.shape[1], image.shape[0])
-        return Frame(index, stamp, image, camera, Truth(depth, self._poses.at(stamp)))
+        return Frame(index, stamp, image, camera, Truth(depth, self._poses.at(stamp), sensor=True))
 
 
 def _read_list(path: Path) -> list[tuple[int, Path]]:

@@ -20,6 +20,7 @@ import torch
 from da3_ros.errors import ModelError
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.depth_alignment import at_pixels
 from da3_ros.geometry.rays import camera_from_rays
 from da3_ros.geometry.scale_shift import fit_scale_shift
 from da3_ros.geometry.se3 import Array
@@ -116,8 +117,8 @@ def aligned_depth(depth: FloatArray, measured: FloatArray) -> FloatArray:
         ValueError: the two agree on no scale and shift.
     """
     rows, columns = np.nonzero(np.isfinite(measured) & (measured > 0))
-    height, width = depth.shape
-    there = depth[rows * height // measured.shape[0], columns * width // measured.shape[1]]
+    across_down = np.stack([columns, rows], axis=1).astype(float)
+    there = depth[tuple(at_pixels(across_down, measured.shape[::-1], depth.shape))]
     fit = fit_scale_shift(there, measured[rows, columns])
     out = fit(depth).astype(np.float32)
     out[~(out > 0)] = np.nan
