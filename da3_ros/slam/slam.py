@@ -24,6 +24,7 @@ from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
 from da3_ros.slam.keyframe import Keyframe, is_due
 from da3_ros.slam.landmarks import Seen, in_camera
+from da3_ros.slam.loops import Loops
 from da3_ros.slam.poselog import PoseLog, scaled
 from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
@@ -61,6 +62,8 @@ class Slam:
         method = method or Method()
         self._junctions = Junctions(config, method, self._chain)
         self._refinement = Refinement(config, enabled=config.refine.enabled and not method.plain)
+        enabled = config.loops.enabled and not method.plain
+        self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
         self._intrinsics = Intrinsics()
         self._log = PoseLog()
         self._latest: Tracked | None = None
@@ -84,6 +87,8 @@ class Slam:
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
         self._latest = Tracked(frame, gray, T_chain_cam, track.seen if track else Seen())
         self._state = self._judge_tracking(track, frame.stamp_ns)
+        if self._state is State.TRACKING and self._loops.reunited:
+            self._state, self._loops.reunited = State.RELOCALISED, False
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
             self._last_keyframe_ns = frame.stamp_ns
@@ -97,7 +102,7 @@ class Slam:
 
     def request(self) -> Window | None:
         """The window to predict next; None while one is out or nothing is due."""
-        window = self._schedule.next(self._chain.active)
+        window = self._schedule.next(self._chain.active, self._loops)
         if window is not None:
             self._segment_out = self._segment
         return window
@@ -117,6 +122,8 @@ class Slam:
         if self._segment_out != self._segment:
             return self._integration([])  # the chain was cut while this window was out
         self._intrinsics.observe(frames, [view.camera for view in views])
+        if request.kind is Kind.LOOP:
+            return self._close_loop(views)
         shared, new = self._shared(request, views), views[-len(request.new) :]
         junction = self._junctions.decide(request, prediction.scale_sigma, shared, new[0])
         self._reason = junction.verdict.reason
@@ -137,13 +144,15 @@ class Slam:
             scale = self._junctions.extend_scale(junction, prediction.scale_sigma)
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
+            self._loops.placed(request.new, prediction.tokens, junction.seam, weak=junction.weak)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def refuse(self, error: PredictorError) -> None:
         """The prediction that is out failed: its keyframes stay ordinary tracked frames."""
         request = self._schedule.take_back()
         self._reason = str(error)
-        self._junctions.record(request, None)
+        if request.kind is not Kind.LOOP:
+            self._junctions.record(request, None)
 
     def process(self, frame: Frame, predictor: Predictor) -> tuple[Estimate, list[Integration]]:
         """Offline: track, then predict until nothing is due.  The causal pose then knows this frame's prediction."""
@@ -191,6 +200,9 @@ class Slam:
             breaks_repaired=breaks.repaired,
             segments=self._segment + 1,
             T_map_odom=self._T_map_odom,
+            loops=len(self._chain.graph.loops),
+            loops_tried=self._loops.tried,
+            revision=self._chain.revision,
         )
 
     @property
@@ -348,6 +360,16 @@ class Slam:
         T_new_old = se3.normalized(T_chain_cam @ se3.inverse(request.new[-1].T_chain_cam))
         self._latest = self._latest.moved(T_new_old)
         self._schedule.move(T_new_old)
+        self._correct_odometry()
+
+    def _close_loop(self, views: Sequence[View]) -> Integration:
+        """Compare an old place with the present; where it is the same, the map moves and odometry does not."""
+        if self._loops.close(views):
+            self._correct_odometry()
+        return self._integration([])
+
+    def _correct_odometry(self) -> None:
+        """The latest frame moved in the map: the difference goes into map -> odom."""
         self._T_map_odom = se3.normalized(self._T_map_latest() @ se3.inverse(self._T_odom_cam))
 
     def _depth_map(self, request: Request, view: View, junction: Junction) -> DepthMap:
@@ -358,4 +380,7 @@ class Slam:
         return DepthMap(frame.id, frame.stamp_ns, metres, depth.confidence, depth.camera)
 
     def _integration(self, fused: Sequence[FusedKeyframe], depth: DepthMap | None = None) -> Integration:
-        return Integration(depth, tuple(fused), self._chain.submaps.anchors(), 0)
+        submaps = self._chain.submaps
+        return Integration(
+            depth, tuple(fused), submaps.anchors(), self._chain.revision, submaps.sizes(), self._loops.edges()
+        )

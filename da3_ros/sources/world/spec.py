@@ -18,6 +18,7 @@ class WorldSpec:
 
     seed: int
     motion: Path | None = None  # TUM file that drives the camera; None: its own walk
+    laps: float = 0.0  # rounds on an ellipse, so that places are seen again; 0: its own walk
     frames: int = 300  # at most; a motion file may be shorter
     size: tuple[int, int] = (640, 480)  # width, height, px
     rate: float = 15.0  # frames per second
@@ -97,6 +98,7 @@ def _path(text: str) -> Path:
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "motion": _path,
+    "laps": _number(0.0, 1000.0),
     "frames": _whole(1, 10_000_000),
     "size": _size,
     "rate": _number(0.1, 1000.0),
