@@ -41,7 +41,7 @@ class Record:
     latency_histograms: dict[str, Histogram] = field(default_factory=dict)  # Latency.histograms(), optional
     drops: dict[str, int] = field(default_factory=dict)  # cause -> number
     counts: dict[str, int] = field(default_factory=dict)
-    """frames, keyframes, submaps, windows, breaks_detected, breaks_repaired, segments, map_points"""
+    """frames, keyframes, submaps, windows, breaks_detected, breaks_repaired, segments, loops, map_points"""
     samples: list[Sample] = field(default_factory=list)
     map_points: FloatArray = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # (N, 3) map frame
     map_colors: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))  # (N, 3) RGB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -85,7 +86,6 @@ class TrackerThread(threading.Thread):
         self._slam = Slam(config)
         self._session = 0
         self._segment = 0
-        self._revision = 0
         self._body: Body | None = None
         self.status: Status = self._slam.status()  # latest snapshot, swapped by reference
 
@@ -170,7 +170,7 @@ class TrackerThread(threading.Thread):
         self._stopwatch.add("queue", begin - arrival.queued)
         if arrival.segment != self._segment:
             self._segment = arrival.segment
-            self._mapper.insert(self._session, tuple(self._slam.cut(arrival.reason)), {}, self._revision)
+            self._mapper.fuse(self._session, tuple(self._slam.cut(arrival.reason)))
         estimate = self._slam.track(arrival.frame)
         self._stopwatch.add("track", time.monotonic() - begin)
         if estimate.keyframe:
@@ -198,10 +198,9 @@ class TrackerThread(threading.Thread):
             begin = time.monotonic()
             self._outputs.depth(self._body, integration.depth)
             self._stopwatch.add("depth", time.monotonic() - begin)
-        self._revision = integration.revision
         world = self._body.T_world_slam
         anchors = {submap: world @ anchor for submap, anchor in integration.anchors.items()}
-        self._mapper.insert(self._session, integration.fused, anchors, integration.revision)
+        self._mapper.insert(self._session, dataclasses.replace(integration, anchors=anchors))
 
     def _publish_path(self) -> None:
         if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
@@ -233,7 +232,6 @@ class TrackerThread(threading.Thread):
         if session == self._session:
             return
         self._session, self._slam, self._body = session, Slam(self._config), None
-        self._revision = 0
         self.status = self._slam.status()
         self._outputs.begin_session()
         self._mapper.reset(session)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,12 @@ from da3_ros.slam.schedule import Tracked
 from da3_ros.slam.seam import Seam, Shared
 from da3_ros.slam.verification import Side, compare
 from da3_ros.slam.window import View
-from da3_ros.types import FloatArray, Frame, ImageArray, LoopEdge, Window
+from da3_ros.types import FloatArray, Frame, ImageArray, LoopEdge, State, Window
 
 _FEWEST = 5  # old views; among fewer nothing is usual
 _ROWS, _COLUMNS = 9, 12  # of the present's points that are looked for in old views
 _ROUGHLY = 0.3  # log ratio within which a point may be the one that an old view sees: the estimate has drifted
+_MOMENT_NS = 100_000_000  # so long that whoever looks at the state now and then sees it
 _WAITING = 20  # findings that wait for another that agrees
 _AGREE = 3.5  # sigma between two findings that agree
 _SURE = 4.5  # sigma under the graph's own uncertainty within which a finding needs no other
@@ -61,16 +63,21 @@ class Loops:
     ) -> None:
         """Watch a chain; ``shrink`` makes of an image the grey one that features are matched in."""
         self._config, self._chain, self._shrink = config, chain, shrink
-        self._enabled = enabled
+        self._enabled = enabled and find_spec("gtsam") is not None
+        self.problem = (
+            "" if self._enabled or not enabled else "loops stay open: GTSAM is not installed; pip install gtsam"
+        )
         self.places = Places(config.loops.memory_mb)
         self._chosen: int | None = None  # an old view that is to be compared with the present
         self._out: Comparison | None = None
         self._since = 0  # keyframes since the last comparison
+        self._failures = 0  # comparisons in a row that showed different places
         self._waiting: list[Loop] = []
         self.tried = 0
         self.refused: list[str] = []  # why comparisons closed no loop
-        self.reunited = False  # a loop has joined what a weak link divided; whoever says so clears it
-        if enabled:
+        self._reunited = False  # a loop has joined what a weak link divided, and nobody has said so yet
+        self._announced_ns: int | None = None
+        if self._enabled:
             chain.places = self.places
 
     # ------------------------------------------------------------ proposing
@@ -99,7 +106,9 @@ class Loops:
             look = appearance.of_image(tracked.gray) if own is None else appearance.of_tokens(own)
             self.places.looks[keyframe.index] = look
         self._since += len(new)
-        if self._since >= self._config.loops.every:
+        every = self._config.loops.every
+        # Where a place was just seen again, a comparison that fails is worth another soon.
+        if self._since >= (min(self._failures, every) if self._failures else every):
             self._chosen = self._propose(keyframes[-1])
 
     def window(self, number: int) -> Window | None:
@@ -183,8 +192,10 @@ class Loops:
             return False
         found = compare(*sides, self._config.loops, self._config.seam, self._config.scale.break_log)
         if found.loop is None:
+            self._failures += 1
             self.refused.append(found.reason)
             return False
+        self._failures = 0
         return self.admit(found.loop)
 
     def admit(self, loop: Loop) -> bool:
@@ -208,8 +219,17 @@ class Loops:
         chain.graph.loops += agreed
         chain.correct(chain.graph.solve(nodes, furthest=self._config.loops.sigmas))
         if not tied and chain.graph.connected(nodes, loop.a, loop.b):
-            self.reunited = True
+            self._reunited = True
         return True
+
+    def announced(self, state: State, stamp_ns: int) -> State:
+        """``RELOCALISED`` instead of ``TRACKING`` for a moment after parts of the map have become one."""
+        if state is not State.TRACKING:
+            return state
+        if self._reunited:
+            self._reunited, self._announced_ns = False, stamp_ns
+        said = self._announced_ns
+        return State.RELOCALISED if said is not None and stamp_ns - said < _MOMENT_NS else state
 
     def edges(self) -> tuple[LoopEdge, ...]:
         """The loops of the graph, for publishing."""

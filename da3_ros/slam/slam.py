@@ -69,7 +69,7 @@ class Slam:
         self._latest: Tracked | None = None
         self._T_map_odom = np.eye(4)
         self._T_odom_cam = np.eye(4)
-        self._state, self._reason = State.INIT, ""
+        self._state, self._reason = State.INIT, self._loops.problem
         self._weak_since: int | None = None
         self._last_keyframe_ns = 0
         self._segment = 0
@@ -86,9 +86,7 @@ class Slam:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
         self._latest = Tracked(frame, gray, T_chain_cam, track.seen if track else Seen())
-        self._state = self._judge_tracking(track, frame.stamp_ns)
-        if self._state is State.TRACKING and self._loops.reunited:
-            self._state, self._loops.reunited = State.RELOCALISED, False
+        self._state = self._loops.announced(self._judge_tracking(track, frame.stamp_ns), frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
             self._last_keyframe_ns = frame.stamp_ns
