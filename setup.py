@@ -21,7 +21,7 @@ EXTRAS = {
         "open3d>=0.18; platform_machine != 'x86_64'",
     ],
     # The pose graph; without it loops stay open.
-    "loops": ["gtsam>=4.3"],
+    "loops": ["gtsam>=4.3; python_version >= '3.11'"],
     # The network: checkpoints, hub, export and ONNX Runtime. With a plain index, torch is the CUDA build.
     "model": ["torch>=2.4", *AROUND_TORCH],
     # Engines for GPUs of the RTX kind; they can be built without a GPU.

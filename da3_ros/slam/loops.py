@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da3_ros.config import Config
-from da3_ros.geometry import se3
+from da3_ros.geometry import robust, se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import appearance, graph
 from da3_ros.slam.chain import Chain
@@ -276,14 +276,15 @@ class Loops:
 def _step(keyframe: Keyframe, seam: Seam, *, first: bool, weak: bool) -> Step:
     """Errors of the way to a keyframe: those of its window's seam, whose shared views tell how far views are off.
 
-    The median angle or distance between views and their consensus is 1.5 sigma per axis, and a step has two ends:
-    about once that median.
+    A shared view is off its consensus by its own error and by that of the keyframe on the chain, and a step by those of
+    its two ends: as much.
     """
     reach = float(np.exp(np.nanmedian(keyframe.depth.log))) if keyframe.depth is not None else 1.0
     if weak:
         return Step(_WEAK.rotation, _WEAK.translation * reach, _WEAK.log_scale)
-    turn = np.deg2rad(seam.rotation_deg) if np.isfinite(seam.rotation_deg) else 0.0
-    shift = seam.centre if np.isfinite(seam.centre) else 0.0
+    turn, shift = (
+        off / robust.MEDIAN_LENGTH if np.isfinite(off) else 0.0 for off in (np.deg2rad(seam.rotation_deg), seam.centre)
+    )
     stretch = seam.sigma if first and np.isfinite(seam.sigma) else 0.0
     return Step(
         float(np.hypot(turn, _LEAST_TURN)),

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from da3_ros.config import LoopConfig, SeamConfig
-from da3_ros.geometry import se3
+from da3_ros.geometry import robust, se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.geometry.sim3 import Sim3
@@ -32,7 +32,7 @@ _TURN_DEG = 5.0  # between the pose that is predicted and that of the features
 _SHIFT = 0.15  # likewise, share of the median depth
 # 1-sigma of how a predicted window puts two views to each other, at least.
 _LEAST_TURN = np.deg2rad(0.15)
-_LEAST_SHIFT = 0.01  # share of the distance, and half of it of the median depth
+_LEAST_SHIFT = 0.006  # share of the distance, and half of it of the median depth
 _LEAST_STRETCH = 0.01  # log scale
 
 
@@ -162,7 +162,8 @@ def _sigma(old: Side, new: Side, seams: Sequence[Seam], S_a_b: Sim3) -> Array:
     assert depth is not None
     reach, away = _median(depth), float(np.linalg.norm(S_a_b.translation)) / S_a_b.scale
     turn, shift, stretch = np.linalg.norm([(s.rotation_deg, s.centre, s.sigma) for s in seams], axis=0)
-    turn, shift = np.deg2rad(turn) / np.sqrt(count), shift * reach / np.sqrt(count)
+    each = robust.MEDIAN_LENGTH * np.sqrt(count)  # the views of a side are off one by one, and their mean less
+    turn, shift = np.deg2rad(turn) / each, shift * reach / each
     least = _LEAST_SHIFT * (away + 0.5 * reach)
     return np.hypot([turn, shift, stretch], [_LEAST_TURN, least, _LEAST_STRETCH])
 
