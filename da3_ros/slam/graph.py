@@ -77,7 +77,8 @@ class PoseGraph:
 
     def connected(self, nodes: Nodes, a: int, b: int) -> bool:
         """Whether two keyframes are tied by something better than a weak link."""
-        return bool(self._parts(nodes)[a] == self._parts(nodes)[b])
+        part = self.parts(nodes.weak)
+        return bool(part[a] == part[b])
 
     def surprise(self, nodes: Nodes, loops: Sequence[Loop]) -> float:
         """How much loops contradict all the rest: what they add to the sum of squared whitened residuals.
@@ -95,9 +96,9 @@ class PoseGraph:
             solution = self._optimised(nodes, self.loops, ())
         return solution
 
-    def _parts(self, nodes: Nodes) -> NDArray[np.int64]:
+    def parts(self, weak: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Number of the part (K,) that each keyframe belongs to; loops join parts that weak links divide."""
-        part = np.cumsum(nodes.weak)
+        part = np.cumsum(weak)
         for loop in self.loops:
             a, b = part[loop.a], part[loop.b]
             part[part == max(a, b)] = min(a, b)

@@ -120,7 +120,7 @@ class Loops:
             return None
         self._since = 0
         kept = self.places.indices()
-        kept = kept[self._old(kept, present[-1]) & self._alike(kept, chosen)]
+        kept = kept[self._old(kept, present[-1]) & self._together(kept, chosen)]
         nearest = kept[np.argsort(np.abs(kept - chosen), kind="stable")][: min(cfg.views, size - len(present))]
         old = sorted(int(k) for k in nearest)
         self._out = Comparison(tuple(old), chosen, tuple(k.index for k in present))
@@ -138,9 +138,22 @@ class Loops:
         kept = kept[self._old(kept, present)] if len(kept) else kept
         if not len(kept):
             return None
+        part = self._chain.graph.parts(np.array([k.weak for k in self._chain.keyframes]))
+        tied = part[kept] == part[present.index]
+        # What is not tied to the present has no place as seen from it. To be one map again matters more than accuracy,
+        # but not so much that nothing else is tried.
+        by_look = self._looking_alike(present, kept if tied.all() else kept[~tied])
+        by_place = self._overlapping(present, kept[tied])
+        first, second = (by_place, by_look) if tied.all() or self.tried % 2 else (by_look, by_place)
+        return first if first is not None else second
+
+    def _overlapping(self, present: Keyframe, kept: NDArray[np.int64]) -> int | None:
         overlap = self._overlap(present, kept)
-        if overlap.max() >= self._config.loops.min_overlap:
-            return int(kept[int(np.argmax(overlap))])
+        if not len(kept) or overlap.max() < self._config.loops.min_overlap:
+            return None
+        return int(kept[int(np.argmax(overlap))])
+
+    def _looking_alike(self, present: Keyframe, kept: NDArray[np.int64]) -> int | None:
         if len(kept) < _FEWEST:
             return None
         looks = np.stack([self.places.looks[int(k)] for k in kept])
@@ -153,9 +166,9 @@ class Loops:
         cfg, keyframes = self._config.loops, self._chain.keyframes
         age = np.array([present.stamp_ns - keyframes[int(k)].stamp_ns for k in kept]) * 1e-9
         long_ago = (age >= cfg.min_gap_s) & (present.index - kept >= cfg.min_gap_keyframes)
-        return long_ago | ~self._alike(kept, present.index)
+        return long_ago | ~self._together(kept, present.index)
 
-    def _alike(self, kept: NDArray[np.int64], index: int) -> NDArray[np.bool_]:
+    def _together(self, kept: NDArray[np.int64], index: int) -> NDArray[np.bool_]:
         """Which places no weak link divides from a keyframe, loops left aside."""
         part = np.cumsum([k.weak for k in self._chain.keyframes])
         return np.asarray(part[kept] == part[index], bool)
