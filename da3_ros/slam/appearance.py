@@ -15,7 +15,9 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.types import FloatArray, ImageArray
 
 _POWER = 3.0
-_CELLS = (6, 8)  # rows, columns
+_CELLS = (4, 6)  # rows, columns
+_PIXELS = 8  # a cell is shrunk to so many, squared
+_SOFT = 0.6  # of a cell: edges count for the cells beside theirs too, so that a small turn changes little
 _DIRECTIONS = 8
 
 
@@ -31,13 +33,14 @@ def of_tokens(tokens: FloatArray) -> FloatArray:
 def of_image(gray: ImageArray) -> FloatArray:
     """Unit vector of a grey image (h, w)."""
     rows, columns = _CELLS
-    small = cv2.resize(gray, (8 * columns, 8 * rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    size = (_PIXELS * columns, _PIXELS * rows)
+    small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     across, down = cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)
-    size, angle = cv2.cartToPolar(across, down)
+    strength, angle = cv2.cartToPolar(across, down)
     direction = np.floor(angle * (_DIRECTIONS / (2 * np.pi))).astype(int) % _DIRECTIONS
-    histogram = np.zeros((rows, columns, _DIRECTIONS))
-    y, x = np.indices(small.shape) // 8
-    np.add.at(histogram, (y, x, direction), size)
+    edges = (direction[:, :, None] == np.arange(_DIRECTIONS)) * strength[:, :, None]
+    edges = cv2.GaussianBlur(edges, (0, 0), _SOFT * _PIXELS)
+    histogram = edges.reshape(rows, _PIXELS, columns, _PIXELS, _DIRECTIONS).mean(axis=(1, 3))
     # The root keeps one strong edge from being all there is.
     return _unit(np.sqrt(histogram).ravel())
 

@@ -25,7 +25,7 @@ from da3_ros.types import ImageArray
 
 _SAME_DEPTH = 0.1  # log ratio of depths that agree
 _HALF = 0.5  # of what is seen from the other view must agree
-_FEATURES = 800
+_FEATURES = {"nfeatures": 1000, "scaleFactor": 1.2, "nlevels": 6, "fastThreshold": 10}  # of ORB
 _UNIQUE = 0.8  # a match must be so much closer than the second best (Lowe, 2004)
 _REPROJECTION_PX = 3.0
 _TURN_DEG = 5.0  # between the pose that is predicted and that of the features
@@ -72,7 +72,7 @@ def compare(old: Side, new: Side, loops: LoopConfig, seam: SeamConfig, break_log
     if share < loops.min_agreement:
         return Finding(None, f"{100 * share:.0f} % of the depths agree")
     S_a_b = relative(old, new, seams[0], seams[1])
-    inliers, T_matched = match(old, new)
+    inliers, T_matched = match(old, new, loops.min_inliers)
     if inliers < loops.min_inliers:
         return Finding(None, f"{inliers} features fit")
     turn = np.rad2deg(se3.rotation_angle(T_matched[:3, :3].T @ S_a_b.rotation))
@@ -90,11 +90,14 @@ def relative(old: Side, new: Side, S_old_win: Seam, S_new_win: Seam) -> Sim3:
     return Sim3.from_rigid(se3.inverse(T_a)) @ across @ Sim3.from_rigid(T_b)
 
 
-def match(old: Side, new: Side) -> tuple[int, Array]:
-    """Pose ``T_a_b`` (4, 4) in chain units of the old side by matched features, and how many fit it."""
+def match(old: Side, new: Side, fewest: int) -> tuple[int, Array]:
+    """Pose ``T_a_b`` (4, 4) in chain units of the old side by matched features, and how many fit it.
+
+    ORB finds as many as SIFT on views that lie so close together, in a tenth of the time.
+    """
     keyframe = old.shared[old.chosen].keyframe
     assert keyframe.depth is not None
-    detector, matcher = cv2.SIFT_create(_FEATURES), cv2.BFMatcher()
+    detector, matcher = cv2.ORB_create(**_FEATURES), cv2.BFMatcher(cv2.NORM_HAMMING)
     (points_a, described_a), (points_b, described_b) = (detector.detectAndCompute(s.gray, None) for s in (old, new))
     if min(len(points_a), len(points_b)) < 2:
         return 0, np.eye(4)
@@ -104,13 +107,16 @@ def match(old: Side, new: Side) -> tuple[int, Array]:
     pixels_b = np.array([points_b[m.trainIdx].pt for m in good]).reshape(-1, 2)
     log_z = _sampled(keyframe.depth, pixels_a, old.camera)
     known = np.isfinite(log_z)
-    if known.sum() < 6:
+    if known.sum() < fewest:
         return 0, np.eye(4)
     points = old.camera.unproject(pixels_a[known], np.exp(log_z[known]))
-    ok, turn, shift, inliers = cv2.solvePnPRansac(
-        points, pixels_b[known], new.camera.matrix, None, iterationsCount=200,
-        reprojectionError=_REPROJECTION_PX, flags=cv2.SOLVEPNP_SQPNP,
-    )  # fmt: skip
+    try:
+        ok, turn, shift, inliers = cv2.solvePnPRansac(
+            points, pixels_b[known], new.camera.matrix, None, iterationsCount=200,
+            reprojectionError=_REPROJECTION_PX, flags=cv2.SOLVEPNP_EPNP,
+        )  # fmt: skip
+    except cv2.error:  # points that span no space
+        return 0, np.eye(4)
     if not ok or inliers is None:
         return 0, np.eye(4)
     return len(inliers), se3.inverse(se3.make(se3.exp_so3(turn.ravel()), shift.ravel()))
