@@ -25,7 +25,7 @@ from da3_ros.slam.schedule import Kind, Schedule, Tracked
 from da3_ros.slam.slam import Slam
 from da3_ros.sources import open_source
 from da3_ros.sources.held import HeldSource
-from da3_ros.types import Estimate, Frame, Integration, State, Trajectory, Window
+from da3_ros.types import Estimate, Frame, Integration, State, Trajectory, Truth, Window
 
 VALUES = {"window.live": False, "seed": 1}
 pytestmark = pytest.mark.timeout(600)  # a minute or two where others use the machine
@@ -186,6 +186,22 @@ def test_behind_a_gap_the_map_becomes_one_again(laps):
     assert states[-1] is State.TRACKING
     apart = error(record(frames, **{"loops.enabled": False}).trajectory, frames)
     assert error(found.trajectory, frames) < 0.05 < 0.2 < apart
+
+
+def test_behind_loss_the_map_becomes_one_again(laps):
+    dark = [dataclasses.replace(f, image=np.zeros_like(f.image), truth=Truth()) if 60 <= f.id < 72 else f for f in laps]
+    config = configuration.updated(Config(), {**VALUES, "tracker.lost_after_s": 0.5})
+    slam, predictor = Slam(config), open_predictor(config)
+    states, weak = [], []
+    for frame in dark:
+        estimate, done = slam.process(frame, predictor)
+        states.append(estimate.state)
+        weak += [k.frame_id for i in done for k in i.fused if k.weak]
+    assert states[71] is State.LOST
+    assert weak
+    assert min(weak) >= 72  # the first keyframe that sees again lies behind a weak link
+    assert slam.status().loops >= 2
+    assert State.RELOCALISED in states[100:]
 
 
 # ------------------------------------------------------------ parts

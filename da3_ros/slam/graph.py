@@ -96,6 +96,13 @@ class PoseGraph:
             solution = self._optimised(nodes, self.loops, ())
         return solution
 
+    def thin(self, most: int) -> None:
+        """Give up loops beyond ``most``, first those whose neighbours are closest."""
+        while len(self.loops) > most:
+            self.loops.sort(key=lambda loop: (loop.b, loop.a))
+            b = np.array([loop.b for loop in self.loops])
+            del self.loops[1 + int(np.argmin(b[2:] - b[:-2]))]
+
     def parts(self, weak: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Number of the part (K,) that each keyframe belongs to; loops join parts that weak links divide."""
         part = np.cumsum(weak)

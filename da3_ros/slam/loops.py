@@ -35,6 +35,7 @@ _FEWEST = 5  # old views; among fewer nothing is usual
 _ROWS, _COLUMNS = 9, 12  # of the present's points that are looked for in old views
 _ROUGHLY = 0.3  # log ratio within which a point may be the one that an old view sees: the estimate has drifted
 _MOMENT_NS = 100_000_000  # so long that whoever looks at the state now and then sees it
+_MOST_LOOPS = 60  # in the graph: what bounds its time
 _WAITING = 20  # findings that wait for another that agrees
 _AGREE = 3.5  # sigma between two findings that agree
 _SURE = 4.5  # sigma under the graph's own uncertainty within which a finding needs no other
@@ -77,6 +78,7 @@ class Loops:
         self.refused: list[str] = []  # why comparisons closed no loop
         self._reunited = False  # a loop has joined what a weak link divided, and nobody has said so yet
         self._announced_ns: int | None = None
+        self._edges: tuple[int, tuple[LoopEdge, ...]] = (0, ())  # revision, and those of it
         if self._enabled:
             chain.places = self.places
 
@@ -87,18 +89,17 @@ class Loops:
         """A comparison waits to be predicted."""
         return self._chosen is not None
 
-    def placed(self, new: Sequence[Tracked], tokens: FloatArray | None, seam: Seam, *, weak: bool) -> None:
+    def placed(self, new: Sequence[Tracked], tokens: FloatArray | None, seam: Seam) -> None:
         """Keyframes were placed.
 
         Args:
             new: the frames they were made of.
             tokens: (N, T, C) of the views of their window, the last of them theirs, where the predictor gives them.
             seam: over which they were placed.
-            weak: the first lies behind a weak link.
         """
         keyframes = self._chain.keyframes[-len(new) :]
         for i, keyframe in enumerate(keyframes):
-            keyframe.step = _step(keyframe, seam, first=i == 0, weak=weak and i == 0)
+            keyframe.step = _step(keyframe, seam, first=i == 0)
         if not self._enabled:
             return
         for i, (keyframe, tracked) in enumerate(zip(keyframes, new, strict=True)):
@@ -154,10 +155,12 @@ class Loops:
         return int(kept[int(np.argmax(overlap))])
 
     def _looking_alike(self, present: Keyframe, kept: NDArray[np.int64]) -> int | None:
+        own = self.places.looks[present.index]
+        kept = np.array([k for k in kept if len(self.places.looks[int(k)]) == len(own)], np.int64)  # of one kind
         if len(kept) < _FEWEST:
             return None
         looks = np.stack([self.places.looks[int(k)] for k in kept])
-        likeness = appearance.likeness(self.places.looks[present.index], looks)
+        likeness = appearance.likeness(own, looks)
         best = int(np.argmax(likeness))
         return int(kept[best]) if likeness[best] >= self._config.loops.min_likeness else None
 
@@ -219,10 +222,10 @@ class Loops:
         """
         chain, nodes = self._chain, self._chain.nodes()
         tied = chain.graph.connected(nodes, loop.a, loop.b)
-        if tied and not self._vague(nodes, loop) and chain.graph.surprise(nodes, [loop]) < _SURE**2:
+        if tied and not self._vague(nodes, loop.a, loop.b) and chain.graph.surprise(nodes, [loop]) < _SURE**2:
             agreed = [loop]
         else:
-            others = [w for w in self._waiting if w.b != loop.b and graph.gap(nodes, w, loop) < _AGREE]
+            others = [w for w in self._waiting if self._agree(nodes, w, loop)]
             self._waiting = [w for w in self._waiting if w not in others][-_WAITING:]
             if not others:
                 self._waiting.append(loop)
@@ -230,6 +233,7 @@ class Loops:
                 return False
             agreed = [*others, loop]
         chain.graph.loops += agreed
+        chain.graph.thin(_MOST_LOOPS)
         chain.correct(chain.graph.solve(nodes, furthest=self._config.loops.sigmas))
         if not tied and chain.graph.connected(nodes, loop.a, loop.b):
             self._reunited = True
@@ -246,11 +250,26 @@ class Loops:
 
     def edges(self) -> tuple[LoopEdge, ...]:
         """The loops of the graph, for publishing."""
-        return tuple(_edge(loop, self._chain.keyframes) for loop in self._chain.graph.loops)
+        revision, _ = self._edges
+        if revision != self._chain.revision:
+            made = tuple(_edge(loop, self._chain.keyframes) for loop in self._chain.graph.loops)
+            self._edges = self._chain.revision, made
+        return self._edges[1]
 
-    def _vague(self, nodes: graph.Nodes, loop: Loop) -> bool:
-        turn, shift = graph.drift(nodes, loop.a, loop.b)
-        return turn > _VAGUE_TURN or shift > _VAGUE_SHIFT * self._reach(self._chain.keyframes[loop.b])
+    def _agree(self, nodes: graph.Nodes, first: Loop, second: Loop) -> bool:
+        """Two findings of different times say the same; the chain knows well how their ends lie to each other."""
+        known = all(
+            self._chain.graph.connected(nodes, *ends) and not self._vague(nodes, *ends)
+            for ends in (sorted((first.a, second.a)), sorted((first.b, second.b)))
+        )
+        return known and first.b != second.b and graph.gap(nodes, first, second) < _AGREE
+
+    def _vague(self, nodes: graph.Nodes, a: int, b: int) -> bool:
+        """The way along the chain is hardly known."""
+        if a == b:
+            return False
+        turn, shift = graph.drift(nodes, a, b)
+        return turn > _VAGUE_TURN or shift > _VAGUE_SHIFT * self._reach(self._chain.keyframes[b])
 
     def _reach(self, keyframe: Keyframe) -> float:
         """Median depth of a keyframe, chain units."""
@@ -286,14 +305,14 @@ class Loops:
         return sides[0], sides[1]
 
 
-def _step(keyframe: Keyframe, seam: Seam, *, first: bool, weak: bool) -> Step:
+def _step(keyframe: Keyframe, seam: Seam, *, first: bool) -> Step:
     """Errors of the way to a keyframe: those of its window's seam, whose shared views tell how far views are off.
 
     A shared view is off its consensus by its own error and by that of the keyframe on the chain, and a step by those of
     its two ends: as much.
     """
     reach = float(np.exp(np.nanmedian(keyframe.depth.log))) if keyframe.depth is not None else 1.0
-    if weak:
+    if keyframe.weak:
         return Step(_WEAK.rotation, _WEAK.translation * reach, _WEAK.log_scale)
     turn, shift = (
         off / robust.MEDIAN_LENGTH if np.isfinite(off) else 0.0 for off in (np.deg2rad(seam.rotation_deg), seam.centre)

@@ -71,6 +71,7 @@ class Slam:
         self._T_odom_cam = np.eye(4)
         self._state, self._reason = State.INIT, self._loops.problem
         self._weak_since: int | None = None
+        self._was_lost = False  # since the last keyframe: nothing but a prediction ties the next one to it
         self._last_keyframe_ns = 0
         self._segment = 0
         self._segment_out = 0  # of the window that is out
@@ -142,7 +143,7 @@ class Slam:
             scale = self._junctions.extend_scale(junction, prediction.scale_sigma)
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
-            self._loops.placed(request.new, prediction.tokens, junction.seam, weak=junction.weak)
+            self._loops.placed(request.new, prediction.tokens, junction.seam)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def refuse(self, error: PredictorError) -> None:
@@ -238,6 +239,7 @@ class Slam:
             return State.TRACKING
         self._weak_since = self._weak_since or stamp_ns
         lost = stamp_ns - self._weak_since > self._config.tracker.lost_after_s * 1e9
+        self._was_lost |= lost
         return State.LOST if lost else State.WEAK
 
     def _wants_keyframe(self, track: Track | None, stamp_ns: int) -> bool:
@@ -294,7 +296,9 @@ class Slam:
         scale: float,
     ) -> list[FusedKeyframe]:
         depths = [view.depth_scaled(junction.seam.log_scale) for view in new]
-        placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=junction.weak)
+        weak = junction.weak or self._was_lost
+        self._was_lost = self._state is State.LOST
+        placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=weak)
         for keyframe, tracked in zip(placed, request.new, strict=True):
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
             self._refinement.observe(keyframe, tracked.seen)
