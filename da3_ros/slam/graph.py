@@ -211,8 +211,9 @@ class _Segments:
         import gtsam
 
         T_map, scale = np.empty((len(nodes), 4, 4)), np.empty(len(nodes))
-        ends_T = np.stack([se3.make(s.rotation().matrix(), s.scale() * s.translation()) for s in solved])
         ends_scale = np.array([s.scale() for s in solved])
+        centres = ends_scale[:, None] * np.stack([s.translation() for s in solved])
+        ends_T = se3.make(np.stack([s.rotation().matrix() for s in solved]), centres)
         T_map[supports], scale[supports] = ends_T, ends_scale
         inner = np.flatnonzero(~np.isin(np.arange(1, len(nodes)), supports))
         if not len(inner):
