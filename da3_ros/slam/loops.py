@@ -10,6 +10,7 @@ views that look much more like the present than others do).  Appearance alone ne
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ _ROWS, _COLUMNS = 9, 12  # of the present's points that are looked for in old vi
 _ROUGHLY = 0.3  # log ratio within which a point may be the one that an old view sees: the estimate has drifted
 _MOMENT_NS = 100_000_000  # so long that whoever looks at the state now and then sees it
 _MOST_LOOPS = 60  # in the graph: what bounds its time
+_REMEMBERED = 100  # reasons
 _WAITING = 20  # findings that wait for another that agrees
 _AGREE = 3.5  # sigma between two findings that agree
 _SURE = 4.5  # sigma under the graph's own uncertainty within which a finding needs no other
@@ -75,7 +77,7 @@ class Loops:
         self._failures = 0  # comparisons in a row that showed different places
         self._waiting: list[Loop] = []
         self.tried = 0
-        self.refused: list[str] = []  # why comparisons closed no loop
+        self.refused: deque[str] = deque(maxlen=_REMEMBERED)  # why comparisons closed no loop
         self._reunited = False  # a loop has joined what a weak link divided, and nobody has said so yet
         self._announced_ns: int | None = None
         self._edges: tuple[int, tuple[LoopEdge, ...]] = (0, ())  # revision, and those of it
@@ -116,8 +118,8 @@ class Loops:
         """Views of the proposed place and of the present, oldest first; None where there is too little of either."""
         chosen, self._chosen = self._chosen, None
         cfg, size = self._config.loops, self._config.window.size
-        present = [k for k in self._chain.active if k.frame is not None][-min(cfg.views, size // 2) :]
-        if chosen is None or chosen not in self.places or not present:
+        present = [k for k in self._chain.active if k.frame is not None][-cfg.views :][-max(size // 2, 1) :]
+        if chosen is None or chosen not in self.places or not present or size < 2:
             return None
         self._since = 0
         kept = self.places.indices()
@@ -217,8 +219,8 @@ class Loops:
     def admit(self, loop: Loop) -> bool:
         """Put a verified loop into the graph where something else speaks for it; returns whether keyframes have moved.
 
-        One that the graph itself expects needs nothing else.  Otherwise another finding must agree, which then counts
-        too: alone it waits.
+        One that the graph itself expects needs nothing else.  Otherwise another finding must agree, one in the graph or
+        one that waits, which then counts too; alone it waits itself.
         """
         chain, nodes = self._chain, self._chain.nodes()
         tied = chain.graph.connected(nodes, loop.a, loop.b)
@@ -227,14 +229,20 @@ class Loops:
         else:
             others = [w for w in self._waiting if self._agree(nodes, w, loop)]
             self._waiting = [w for w in self._waiting if w not in others][-_WAITING:]
-            if not others:
+            if not others and not any(self._agree(nodes, known, loop) for known in chain.graph.loops):
                 self._waiting.append(loop)
                 self.refused.append("nothing else speaks for it")
                 return False
             agreed = [*others, loop]
+        before = list(chain.graph.loops)
         chain.graph.loops += agreed
         chain.graph.thin(_MOST_LOOPS)
-        chain.correct(chain.graph.solve(nodes, furthest=self._config.loops.sigmas))
+        solution = chain.graph.solve(nodes, furthest=self._config.loops.sigmas)
+        if not (np.isfinite(solution.T_map_cam).all() and np.isfinite(solution.scale).all()):
+            chain.graph.loops = before
+            self.refused.append("the graph has no solution with it")
+            return False
+        chain.correct(solution)
         if not tied and chain.graph.connected(nodes, loop.a, loop.b):
             self._reunited = True
         return True
