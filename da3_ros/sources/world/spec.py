@@ -18,7 +18,6 @@ class WorldSpec:
 
     seed: int
     motion: Path | None = None  # TUM file that drives the camera; None: its own walk
-    laps: float = 0.0  # rounds on an ellipse, so that places are seen again; 0: its own walk
     frames: int = 300  # at most; a motion file may be shorter
     size: tuple[int, int] = (640, 480)  # width, height, px
     rate: float = 15.0  # frames per second
@@ -28,6 +27,7 @@ class WorldSpec:
     light: float = 1.0  # lamps and exposure drift; 0: everything equally bright, constant exposure
     lens: float = 1.0  # vignetting, blur and offset principal point, as a factor; 0: ideal lens
     shake: float = 1.0  # tremble of the hand in the world's own walk, as a factor
+    laps: float = 0.0  # rounds on an ellipse, so that places are seen again; 0: its own walk
 
 
 OPTIONS = tuple(f.name for f in dataclasses.fields(WorldSpec) if f.name != "seed")
