@@ -20,6 +20,8 @@ EXTRAS = {
         "open3d-cpu>=0.19; platform_machine == 'x86_64'",
         "open3d>=0.18; platform_machine != 'x86_64'",
     ],
+    # The pose graph; without it loops stay open.
+    "loops": ["gtsam>=4.3; python_version >= '3.11'"],
     # The network: checkpoints, hub, export and ONNX Runtime. With a plain index, torch is the CUDA build.
     "model": ["torch>=2.4", *AROUND_TORCH],
     # Engines for GPUs of the RTX kind; they can be built without a GPU.
@@ -31,9 +33,9 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "einops", "omegaconf", "addict"],
     "lint": ["ruff", "mypy", "types-PyYAML"],
 }
-EXTRAS["all"] = EXTRAS["open3d"] + EXTRAS["model"]
+EXTRAS["all"] = EXTRAS["open3d"] + EXTRAS["loops"] + EXTRAS["model"]
 # Without torch: tools/torch_build.py has chosen its build by then.
-EXTRAS["dev"] = EXTRAS["open3d"] + AROUND_TORCH + EXTRAS["test"] + EXTRAS["lint"]
+EXTRAS["dev"] = EXTRAS["open3d"] + EXTRAS["loops"] + AROUND_TORCH + EXTRAS["test"] + EXTRAS["lint"]
 
 setup(
     name="da3_ros",

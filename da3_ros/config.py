@@ -106,6 +106,24 @@ class DepthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopConfig:
+    """Places seen again, and the pose graph that they correct."""
+
+    enabled: bool = param(True, "look for places seen before, and close loops")
+    min_gap_s: float = param(10.0, "a place is old after this time, s", low=0)
+    min_gap_keyframes: int = param(15, "and after so many keyframes", low=1)
+    every: int = param(3, "keyframes between two windows that compare the present with an old place", low=1)
+    views: int = param(4, "most views of either side in such a window", low=1, high=32)
+    min_overlap: float = param(0.3, "share of the present's pixels that an old view may see too", low=0, high=1)
+    min_likeness: float = param(2.5, "how far a view must look more like the present than usual, sigma", low=0)
+    min_agreement: float = param(0.25, "verified: share of pixels whose depths agree", low=0, high=1)
+    min_inliers: int = param(25, "verified: matched features that fit one pose", low=6)
+    max_distance: float = param(0.7, "verified: distance between the two views over the median depth", low=0)
+    sigmas: float = param(5.0, "a loop that is off by more than this in the graph is taken out, sigma", low=1)
+    memory_mb: int = param(256, "most memory for old views; the densest are thinned, MB", low=1)
+
+
+@dataclass(frozen=True, slots=True)
 class MapConfig:
     """The incremental map."""
 
@@ -137,6 +155,15 @@ class SimulatedConfig:
     break_factor: float = param(2.0, "scale factor of a break", low=0.01)
     break_lasting: bool = param(False, "a break holds from its window on instead of for that window")
     bad_windows: tuple[int, ...] = param((), "windows (numbers) with useless poses and depth")
+    wrong_loop_probability: float = param(
+        0.0,
+        "per window with views seconds apart: chance that the later ones are put to a wrong place",
+        low=0,
+        high=1,
+    )
+    frozen_probability: float = param(
+        0.0, "per window: chance that its newest view is taken for the one before", low=0, high=1
+    )
     delay_s: float = param(0.0, "time a prediction takes at least, s", low=0)
 
 
@@ -244,6 +271,7 @@ class Config:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    loops: LoopConfig = field(default_factory=LoopConfig)
     map: MapConfig = field(default_factory=MapConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

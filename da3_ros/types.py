@@ -168,6 +168,7 @@ class State(Enum):
     TRACKING = 1
     WEAK = 2
     LOST = 3
+    RELOCALISED = 4  # said once: what a gap or loss divided is one again
 
 
 class Metre(Enum):
@@ -221,6 +222,20 @@ class FusedKeyframe:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LoopEdge:
+    """A loop in the pose graph: where one keyframe is as seen from another."""
+
+    from_id: int  # frame ids of the keyframes
+    to_id: int
+    T_from_to: Array  # (4, 4) map units
+    log_scale: float  # how much larger the map is at ``to`` than the loop says
+    log_scale_sigma: float  # 1-sigma
+    rotation_sigma: float  # rad, 1-sigma per axis
+    translation_sigma: float  # map units, 1-sigma per axis
+    residual: float  # distance from the keyframes' poses, sigma (Mahalanobis)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Integration:
     """What changed when a prediction was joined to the map."""
 
@@ -228,6 +243,8 @@ class Integration:
     fused: tuple[FusedKeyframe, ...]  # keyframes that left the window, oldest first
     anchors: dict[int, Array]  # submap id -> T_map_submap (4, 4), all submaps
     revision: int  # increments when anchors of old submaps moved
+    sizes: dict[int, float] = field(default_factory=dict)  # submap id -> factor on its size, all submaps
+    loops: tuple[LoopEdge, ...] = ()  # all loops of the graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +280,9 @@ class Status:
     breaks_repaired: int
     segments: int
     T_map_odom: Array  # (4, 4)
+    loops: int = 0  # in the pose graph
+    loops_tried: int = 0  # old places that were compared with the present
+    revision: int = 0  # increments when loops have moved the map
 
 
 @dataclass(frozen=True, slots=True, eq=False)

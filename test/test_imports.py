@@ -33,6 +33,7 @@ ONLY_IN = {
     "open3d": {"mapping", "evaluation", "sources"},
     "matplotlib": {"evaluation"},
     "rosbags": {"sources"},
+    "gtsam": {"slam"},
     "scipy": {"slam", "evaluation", "sources", "mapping"},
 }
 

@@ -25,7 +25,7 @@ from da3_ros.ros.pace import Pace
 from da3_ros.ros.predictor_thread import PredictorThread
 from da3_ros.ros.prior_pairing import PriorPairing
 from da3_ros.ros.truth import TruthPairing
-from da3_ros.types import DepthPoints, Engine, Frame, FusedKeyframe, Prediction, Tell, Window
+from da3_ros.types import DepthPoints, Engine, Frame, FusedKeyframe, LoopEdge, Prediction, Tell, Window
 
 # ------------------------------------------------------------ inbox
 
@@ -320,6 +320,21 @@ def test_the_graph_places_keyframes_at_their_submaps():
     ]
     assert [e.t_from_to.position.x for e in graph.edges] == [9.5, 1.5]
     assert np.isnan(graph.edges[0].residual)  # not known, so not a number
+
+
+def test_the_graph_has_loops_and_submaps_that_grew():
+    log = GraphLog(3)
+    log.add((keyframe(4, 0, 1.0), keyframe(7, 1, 0.5)))
+    T = se3.make(np.eye(3), np.array([0.25, 0, 0]))
+    log.loops = (LoopEdge(4, 7, T, 0.01, 0.02, 0.003, 0.004, 1.5), LoopEdge(7, 99, T, 0, 1, 1, 1, 0))
+    graph = log.message("map", {0: np.eye(4), 1: np.eye(4)}, 6, metric=True, sizes={0: 1.0, 1: 2.0})
+    assert [pose.position.x for pose in graph.keyframe_poses] == [1.0, 1.0]
+    loops = [e for e in graph.edges if e.type == PoseGraphEdge.TYPE_LOOP]
+    assert len(loops) == 1  # the other one's newer end is not out yet
+    edge = loops[0]
+    assert (edge.from_keyframe_id, edge.to_keyframe_id, edge.t_from_to.position.x) == (4, 7, 0.25)
+    sigmas = (edge.log_scale, edge.log_scale_sigma, edge.rotation_sigma_rad, edge.translation_sigma_m, edge.residual)
+    assert np.allclose(sigmas, (0.01, 0.02, 0.003, 0.004, 1.5))
 
 
 @pytest.mark.parametrize(("count", "most"), [(5, 10), (10, 10), (11, 10), (5000, 100), (5001, 101)])

@@ -185,6 +185,20 @@ def test_length_and_rate_do_not_change_the_walk() -> None:
     assert np.abs(long[:40] - short).max() < 1e-6
 
 
+@pytest.mark.parametrize("seed", [1, 11])
+def test_laps_come_back_to_where_they_were(seed: int) -> None:
+    world = WorldSource.from_spec(f"world:{seed}?laps=2&frames=201&size=64x48")
+    poses = world.poses
+    away = np.linalg.norm(poses[:101, :3, 3] - poses[100:, :3, 3], axis=1)
+    assert away.max() < 0.4
+    assert np.linalg.norm(poses[:101, :3, 3] - poses[25:126, :3, 3], axis=1).min() > 0.8
+    turn = np.rad2deg(se3.rotation_angle(np.swapaxes(poses[:101, :3, :3], 1, 2) @ poses[100:, :3, :3]))
+    assert 0 < turn.max() < 45
+    assert world.clearance().min() > 0.3
+    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) * 15
+    assert steps.max() < 2 * np.median(steps)
+
+
 def test_sky_has_no_depth() -> None:
     world = WorldSource.from_spec(f"world:7?windows=3&{SMALL}&noise=0")
     share, blue = [], []
@@ -254,6 +268,8 @@ def test_real_motion_keeps_clear_of_the_room(name: str, request: pytest.FixtureR
         ("world:1?rate=nan", "number from 0.1"),
         ("world:1?fov=190", "from 20 to 150"),
         ("world:1?noise=loud", "number from 0"),
+        ("world:1?laps=-1", "from 0 to 1000"),
+        ("world:1?laps=2&motion=walk.txt", "either motion or laps"),
         ("world:1?motion=", "must name a trajectory"),
         ("world:1?motion=/no/such/file.txt", "cannot read the motion file"),
     ],

@@ -30,6 +30,7 @@ ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("pnp", "pnp", {}),
     ("pose_averaging", "pose_averaging", {}),
     ("ours, refined", "ours", {"refine.enabled": True}),
+    ("ours, no loops", "ours", {"loops.enabled": False}),
     ("ours, no metres", "ours", {"simulated.metric": False}),
     ("ours", "ours", {}),
 )

@@ -153,7 +153,7 @@ class OfflineRun:
         started = time.perf_counter()
         for keyframe in integration.fused:
             self._map.insert(keyframe)
-        self._map.move(integration.anchors)
+        self._map.move(integration.anchors, integration.sizes)
         if integration.fused:
             self._latency.add("map", time.perf_counter() - started)
 
@@ -191,6 +191,8 @@ class OfflineRun:
                 "breaks_detected": status.breaks_detected,
                 "breaks_repaired": status.breaks_repaired,
                 "segments": status.segments,
+                "loops": status.loops,
+                "loops_tried": status.loops_tried,
                 "map_points": len(points),
             },
             samples=self._samples,

@@ -42,7 +42,7 @@ class Record:
     latency_histograms: dict[str, Histogram] = field(default_factory=dict)  # Latency.histograms(), optional
     drops: dict[str, int] = field(default_factory=dict)  # cause -> number
     counts: dict[str, int] = field(default_factory=dict)
-    """frames, keyframes, submaps, windows, breaks_detected, breaks_repaired, segments, map_points"""
+    """frames, keyframes, submaps, windows, breaks_detected, breaks_repaired, segments, loops, map_points"""
     samples: list[Sample] = field(default_factory=list)
     depth: dict[str, list[DepthCheck]] = field(default_factory=dict)  # warped, predicted; where the truth is known
     map_points: FloatArray = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # (N, 3) map frame

@@ -226,6 +226,7 @@ def _counts(summary: Summary) -> str:
         "windows": "windows",
         "submaps": "submaps",
         "segments": "segments",
+        "loops": "loops closed",
         "breaks_detected": "scale breaks detected",
         "breaks_repaired": "scale breaks repaired",
         "map_points": "map points",

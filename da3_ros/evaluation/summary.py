@@ -24,6 +24,7 @@ COUNTS = (
     "submaps",
     "windows",
     "segments",
+    "loops",
     "breaks_detected",
     "breaks_repaired",
     "map_points",
@@ -156,7 +157,7 @@ def _number(value: float | None, form: str, factor: float = 1.0) -> str:
 
 
 def _counts(summary: Summary) -> str:
-    names = ("keyframe", "window", "submap", "segment")
+    names = ("keyframe", "window", "submap", "segment", "loop")
     return ", ".join(plural(summary[f"{name}s"], name) for name in names if summary[f"{name}s"])
 
 

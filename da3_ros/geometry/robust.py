@@ -12,6 +12,7 @@ from da3_ros.geometry.se3 import Array
 Real = TypeVar("Real", bound=np.floating)
 
 MAD_TO_SIGMA = 1.4826  # makes the MAD of a normal sample an estimate of its standard deviation
+MEDIAN_LENGTH = 1.538  # of vectors of three standard normals (Maxwell's distribution)
 TUKEY_95 = 4.685  # Tukey's constant for 95 % efficiency on normal data (Huber, Robust Statistics)
 
 

@@ -22,6 +22,9 @@ from da3_ros.types import FloatArray, Frame, Prediction, Rays, Window
 
 _GRID = (6, 8)  # rows, columns of the patch-correlated depth error
 _RAY_STRIDE = 8  # one ray per 8x8 pixels of the depth
+_APART_S = 3.0  # views with a longer gap between them are of two visits
+_WRONG_TURN_DEG, _WRONG_SHIFT = 15.0, 0.3  # 1-sigma of a wrong loop per axis; the shift as a share of the median depth
+_MISTAKES = 1  # their draws have a generator of their own, so that they change no other
 _BAD_ROTATION_DEG, _BAD_TRANSLATION, _BAD_DEPTH = 30.0, 0.5, 0.5
 
 
@@ -43,7 +46,7 @@ class SimulatedPredictor:
         """Render the window's truth and perturb it; see the base protocol."""
         started = time.monotonic()
         cfg = self._config
-        depths, poses = zip(*map(_truth, window.frames), strict=True)
+        depths, poses = self._mistaken(window, *zip(*map(_truth, window.frames), strict=True))
         rng = np.random.default_rng([self._seed, *(frame.stamp_ns for frame in window.frames)])
         bad = window.number in cfg.bad_windows
         log_scale = self._log_scale(window, rng)
@@ -79,6 +82,25 @@ class SimulatedPredictor:
         height, width = frame.image.shape[:2]
         out = min(self._config.width, width)
         return out, max(1, round(out * height / width))
+
+    def _mistaken(
+        self, window: Window, depths: tuple[FloatArray, ...], poses: tuple[Array, ...]
+    ) -> tuple[tuple[FloatArray, ...], tuple[Array, ...]]:
+        """What the predictor takes for depths and poses, now and then wrong: a frozen frame, a wrong loop."""
+        cfg, stamps = self._config, [frame.stamp_ns for frame in window.frames]
+        rng = np.random.default_rng([self._seed, *stamps, _MISTAKES])
+        frozen, wrong = rng.random(2) < (cfg.frozen_probability, cfg.wrong_loop_probability)
+        turn, shift = np.deg2rad(_WRONG_TURN_DEG) * rng.standard_normal(3), _WRONG_SHIFT * rng.standard_normal(3)
+        if frozen and len(poses) > 1:
+            depths, poses = (*depths[:-1], depths[-2]), (*poses[:-1], poses[-2])
+        gaps = np.diff(stamps) * 1e-9
+        if wrong and len(gaps) and gaps.max() > _APART_S:
+            # All views of the later visit together, about the first of them: each visit is sound in itself.
+            first = int(np.argmax(gaps)) + 1
+            T_moved_cam = se3.make(se3.exp_so3(turn), shift * float(np.nanmedian(depths[first])))
+            T = poses[first] @ T_moved_cam @ se3.inverse(poses[first])
+            poses = (*poses[:first], *(T @ pose for pose in poses[first:]))
+        return depths, poses
 
     def _log_scale(self, window: Window, rng: Generator) -> float:
         cfg = self._config

@@ -132,6 +132,7 @@ def evaluate_live(
             "submaps": status.submaps,
             "windows": status.windows,
             "segments": status.time_jumps + 1,
+            "loops": status.loops,
             "breaks_detected": status.scale_breaks_detected,
             "breaks_repaired": status.scale_breaks_repaired,
             "map_points": status.map_points,

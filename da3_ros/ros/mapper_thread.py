@@ -18,7 +18,7 @@ from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.graph import GraphLog
 from da3_ros.ros.pace import Pace
 from da3_ros.ros.promise import promised
-from da3_ros.types import FloatArray, FusedKeyframe, ImageArray, Trajectory
+from da3_ros.types import FloatArray, FusedKeyframe, ImageArray, Integration, Trajectory
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class MapOutputs(Protocol):
         """Publish submaps that changed."""
         ...
 
-    def graph(self, graph: GraphLog, anchors: dict[int, Array], revision: int) -> None:
+    def graph(self, graph: GraphLog, anchors: dict[int, Array], sizes: dict[int, float], revision: int) -> None:
         """Publish the pose graph."""
         ...
 
@@ -65,6 +65,7 @@ class MapperThread(threading.Thread):
         self._map = Map(config.map)
         self._graph = GraphLog(0)
         self._anchors: dict[int, Array] = {}
+        self._sizes: dict[int, float] = {}
         self._session = 0
         self._revision = 0
         self._listeners = (0, 0, 0)
@@ -72,12 +73,16 @@ class MapperThread(threading.Thread):
         self._pace = Pace(config.node.map_rate_hz)
         self.points = 0  # in the map; read by the status
 
-    def insert(self, session: int, fused: tuple[FusedKeyframe, ...], anchors: dict[int, Array], revision: int) -> None:
-        """Fuse keyframes and move submaps (``T_map_submap`` in the axes of the published map)."""
+    def insert(self, session: int, change: Integration) -> None:
+        """Fuse keyframes and move submaps; ``T_map_submap`` in the axes of the published map."""
         room = self._work.qsize() <= _MOST_WAITING
         if not room:
-            self._counters.count("keyframes_dropped", len(fused), session)
-        self._work.put(lambda: self._insert(session, fused, anchors, revision, fuse=room))
+            self._counters.count("keyframes_dropped", len(change.fused), session)
+        self._work.put(lambda: self._insert(session, change, fuse=room))
+
+    def fuse(self, session: int, fused: tuple[FusedKeyframe, ...]) -> None:
+        """Fuse keyframes where nothing else has changed (a cut)."""
+        self._work.put(lambda: self._fuse(session, fused))
 
     def publish_path(self, session: int, trajectory: Trajectory) -> None:
         """Publish a path from this thread."""
@@ -119,24 +124,26 @@ class MapperThread(threading.Thread):
                 self._publish()
                 self._pace.took(time.monotonic() - begin)
 
-    def _insert(
-        self,
-        session: int,
-        fused: tuple[FusedKeyframe, ...],
-        anchors: dict[int, Array],
-        revision: int,
-        *,
-        fuse: bool,
-    ) -> None:
+    def _insert(self, session: int, change: Integration, *, fuse: bool) -> None:
         if session != self._session:
             return
         begin = time.monotonic()
-        self._anchors.update(anchors)
-        self._map.move(anchors)
-        self._changed |= bool(fused) or revision != self._revision
-        self._revision = revision
+        self._anchors.update(change.anchors)
+        self._sizes.update(change.sizes)
+        self._map.move(change.anchors, change.sizes)
+        self._changed |= change.revision != self._revision
+        self._revision, self._graph.loops = change.revision, change.loops
+        self._fuse(session, change.fused, begin, fuse=fuse)
+
+    def _fuse(
+        self, session: int, fused: tuple[FusedKeyframe, ...], begin: float | None = None, *, fuse: bool = True
+    ) -> None:
+        if session != self._session or not fused:
+            return
+        begin = time.monotonic() if begin is None else begin
+        self._changed = True
         self._graph.add(fused)
-        if not fused or not fuse:
+        if not fuse:
             return
         for keyframe in fused:
             self._map.insert(keyframe)
@@ -146,6 +153,7 @@ class MapperThread(threading.Thread):
     def _reset(self, session: int) -> None:
         self._session, self._map, self._revision, self.points = session, Map(self._config.map), 0, 0
         self._graph, self._anchors, self._changed = GraphLog(session), {}, False
+        self._sizes = {}
         self._outputs.withdraw(session)
 
     def _publish(self) -> None:
@@ -162,6 +170,6 @@ class MapperThread(threading.Thread):
             changes = self._map.contents() if listeners[1] > self._listeners[1] else changes
             self._outputs.map_changes(changes, self._revision, self._session)
         if graph and len(self._graph):
-            self._outputs.graph(self._graph, self._anchors, self._revision)
+            self._outputs.graph(self._graph, self._anchors, self._sizes, self._revision)
         self._listeners = listeners
         self._changed = False

@@ -179,9 +179,9 @@ class Outputs:
         )
         return points, updates, graph
 
-    def graph(self, graph: GraphLog, anchors: dict[int, Array], revision: int) -> None:
-        """Publish the pose graph with submaps at ``anchors`` (``T_map_submap`` in ROS axes)."""
-        self._graph.publish(graph.message(self._config.map_frame, anchors, revision, metric=self._metric))
+    def graph(self, graph: GraphLog, anchors: dict[int, Array], sizes: dict[int, float], revision: int) -> None:
+        """Publish the pose graph with submaps at ``anchors`` (``T_map_submap`` in ROS axes), grown by ``sizes``."""
+        self._graph.publish(graph.message(self._config.map_frame, anchors, revision, metric=self._metric, sizes=sizes))
         self._latched.add(self._graph)
 
     def map_points(self, points: FloatArray, colors: ImageArray) -> None:

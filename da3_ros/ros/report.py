@@ -25,6 +25,7 @@ _STATES = {
     State.TRACKING: SlamStatus.STATE_TRACKING,
     State.WEAK: SlamStatus.STATE_WEAK,
     State.LOST: SlamStatus.STATE_LOST,
+    State.RELOCALISED: SlamStatus.STATE_RELOCALISED,
 }
 _SENSORS: dict[Metre | None, int] = {
     Metre.DEPTH: SlamStatus.SCALE_SOURCE_DEPTH_PRIOR,
@@ -37,6 +38,7 @@ _NAMES = {
     SlamStatus.STATE_TRACKING: "tracking",
     SlamStatus.STATE_WEAK: "tracking weakly",
     SlamStatus.STATE_LOST: "lost",
+    SlamStatus.STATE_RELOCALISED: "relocalised",
     SlamStatus.STATE_PAUSED: "paused",
     SlamStatus.STATE_FAILED: "failed",
 }
@@ -119,6 +121,7 @@ def _fill_slam(out: SlamStatus, status: Status, health: Health) -> None:
         out.scale_ratio, out.seam_residual = status.scale_ratio, abs(status.seam_residual)
     out.scale_breaks_detected, out.scale_breaks_repaired = status.breaks_detected, status.breaks_repaired
     out.keyframes, out.windows, out.submaps = status.keyframes, status.windows, status.submaps
+    out.loops, out.graph_revision = status.loops, status.revision
 
 
 def diagnostics_message(head: Header, name: str, report: SlamStatus, *, silent: bool) -> DiagnosticArray:
@@ -141,6 +144,7 @@ def diagnostics_message(head: Header, name: str, report: SlamStatus, *, silent: 
         "scale ratio": f"{report.scale_ratio:.4f}",
         "keyframes": report.keyframes,
         "submaps": report.submaps,
+        "loops": report.loops,
         "map points": report.map_points,
         "memory (MB)": f"{report.memory_mb:.0f}",
     }

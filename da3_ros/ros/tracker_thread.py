@@ -5,6 +5,7 @@ Depth is what it does when no frame waits for its pose (``DepthDesk``).
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -86,7 +87,6 @@ class TrackerThread(threading.Thread):
         self._depth = DepthDesk(config, outputs, stopwatch)
         self._session = 0
         self._segment = 0
-        self._revision = 0
         self._body: Body | None = None
         self.status: Status = self._slam.status()  # latest snapshot, swapped by reference
 
@@ -187,7 +187,7 @@ class TrackerThread(threading.Thread):
         if arrival.segment != self._segment:
             self._segment = arrival.segment
             self._depth.restart()
-            self._mapper.insert(self._session, tuple(self._slam.cut(arrival.reason)), {}, self._revision)
+            self._mapper.fuse(self._session, tuple(self._slam.cut(arrival.reason)))
         estimate = self._slam.track(arrival.frame)
         self._stopwatch.add("track", time.monotonic() - begin)
         if estimate.keyframe:
@@ -215,10 +215,9 @@ class TrackerThread(threading.Thread):
         self._stopwatch.add("integrate", time.monotonic() - begin)
         if integration.depth is not None:
             self._depth.predicted(self._body, integration.depth)
-        self._revision = integration.revision
         world = self._body.T_world_slam
         anchors = {submap: world @ anchor for submap, anchor in integration.anchors.items()}
-        self._mapper.insert(self._session, integration.fused, anchors, integration.revision)
+        self._mapper.insert(self._session, dataclasses.replace(integration, anchors=anchors))
 
     def _publish_path(self) -> None:
         if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
@@ -250,7 +249,6 @@ class TrackerThread(threading.Thread):
         if session == self._session:
             return
         self._session, self._slam, self._body = session, Slam(self._config), None
-        self._revision = 0
         self.status = self._slam.status()
         self._outputs.begin_session()
         self._depth.restart()

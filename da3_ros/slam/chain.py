@@ -9,7 +9,9 @@ import numpy as np
 from da3_ros.config import Config
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
+from da3_ros.slam.graph import Nodes, PoseGraph, Solution
 from da3_ros.slam.keyframe import Depth, Keyframe
+from da3_ros.slam.places import Places
 from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
 from da3_ros.slam.schedule import Tracked
@@ -28,6 +30,9 @@ class Chain:
         self.active: list[Keyframe] = []
         self.scale = ScaleChain()
         self.submaps = Submaps(config.map)
+        self.graph = PoseGraph()
+        self.places: Places | None = None  # where views of keyframes that leave the window are kept
+        self.revision = 0  # increments when loops have moved the keyframes
 
     @property
     def newest(self) -> Keyframe | None:
@@ -60,6 +65,30 @@ class Chain:
                 k.T_map_cam = before.T_map_cam @ scaled(step, k.scale)
                 self.submaps.move(k.submap, k.index, k.T_map_cam)
 
+    def nodes(self) -> Nodes:
+        """All keyframes as the pose graph sees them."""
+        keyframes = self.keyframes
+        rows = np.array([k.scale_row for k in keyframes])
+        first = np.diff(rows, prepend=-1) > 0  # a row's claims count once
+        return Nodes(
+            np.stack([k.T_chain_cam for k in keyframes]),
+            np.array([(k.step.rotation, k.step.translation, k.step.log_scale) for k in keyframes]),
+            np.array([k.weak for k in keyframes]),
+            self.scale.claimed()[rows] * first[:, None],
+            np.stack([k.T_map_cam for k in keyframes]),
+            np.array([k.scale for k in keyframes]),
+        )
+
+    def correct(self, solution: Solution) -> None:
+        """Move all keyframes and submaps to where the pose graph has them."""
+        change = np.log(solution.scale / np.array([k.scale for k in self.keyframes]))
+        factors = self._per_submap(change)
+        for k, T, scale in zip(self.keyframes, solution.T_map_cam, solution.scale, strict=True):
+            k.T_map_cam, k.scale = T, float(scale)
+        self.submaps.correct(solution.T_map_cam, factors)
+        self.scale.correct(float(np.log(solution.scale[-1])))
+        self.revision += 1
+
     def retire(self) -> list[FusedKeyframe]:
         """Release the keyframes that have left the window."""
         return self._retire(self.active[: -self._overlap])
@@ -79,6 +108,9 @@ class Chain:
         T, scale = self.filtered()
         if not self._smooth or not len(T):
             return T, scale
+        if self.graph.loops:
+            solution = self.graph.solve(self.nodes())
+            return solution.T_map_cam, solution.scale
         chain = np.stack([k.T_chain_cam for k in self.keyframes])
         scale = np.exp(self.scale.smoothed()[[k.scale_row for k in self.keyframes]])
         # Chain and map have the same axes: a step keeps its direction and takes its keyframe's scale.
@@ -92,12 +124,10 @@ class Chain:
         The factor is the mean of its keyframes': within a submap the scale may still have been settling.
         """
         T_map_kf, scale = self.final()
-        firsts = self.submaps.first_keyframes()
-        change: dict[int, list[float]] = {}
-        for k in self.keyframes:
-            change.setdefault(k.submap, []).append(float(np.log(scale[k.index] / k.scale)))
+        firsts, sizes = self.submaps.first_keyframes(), self.submaps.sizes()
+        factors = self._per_submap(np.log([scale[k.index] / k.scale for k in self.keyframes]))
         return {submap: T_map_kf[k] for submap, k in firsts.items()}, {
-            submap: float(np.exp(np.mean(values))) for submap, values in change.items()
+            submap: sizes[submap] * factor for submap, factor in factors.items()
         }
 
     def map_pose(self, T_chain_cam: Array, scale: float | None = None) -> Array:
@@ -108,9 +138,19 @@ class Chain:
         scale = before.scale if scale is None else scale
         return before.T_map_cam @ scaled(se3.inverse(before.T_chain_cam) @ T_chain_cam, scale)
 
+    def _per_submap(self, change: Array) -> dict[int, float]:
+        """Factor on each submap's size from the change of log scale (K,) of its keyframes: their mean."""
+        values: dict[int, list[float]] = {}
+        for k, value in zip(self.keyframes, change, strict=True):
+            values.setdefault(k.submap, []).append(float(value))
+        return {submap: float(np.exp(np.mean(found))) for submap, found in values.items()}
+
     def _retire(self, leaving: Sequence[Keyframe]) -> list[FusedKeyframe]:
-        fused = [k.fused(self.submaps.local(k.submap, k.T_map_cam)) for k in leaving]
+        sizes = self.submaps.sizes()
+        fused = [k.fused(self.submaps.local(k.submap, k.T_map_cam), sizes[k.submap]) for k in leaving]
         for keyframe in leaving:
+            if self.places is not None:
+                self.places.keep(keyframe)
             keyframe.frame = keyframe.depth = None
         self.active = self.active[len(leaving) :]
         return fused

@@ -60,6 +60,15 @@ class Depth:
         return np.asarray(cv2.dilate(filled, kernel) - cv2.erode(filled, kernel) > ratio)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How well the way from the keyframe before is known: 1-sigma per axis."""
+
+    rotation: float  # rad
+    translation: float  # chain units
+    log_scale: float
+
+
 @dataclass(slots=True, eq=False)
 class Keyframe:
     """A placed keyframe; mutable, owned by Slam."""
@@ -76,19 +85,20 @@ class Keyframe:
     scale_row: int  # its window's row in the chain of scales
     weak: bool = False  # the link to the keyframe before is weak
     depth_correction: float = 0.0  # log; what refinement has added to the depth so far
+    step: Step = Step(1e-3, 1e-3, 1e-3)
 
     def average(self, other: Depth | None, log_scale: float) -> None:
         """Average another prediction of this view, in window units, into the depth."""
         if other is not None and self.depth is not None:
             self.depth = self.depth.add(other.scaled(log_scale))
 
-    def fused(self, T_submap_cam: Array) -> FusedKeyframe:
-        """What the map needs of this keyframe."""
+    def fused(self, T_submap_cam: Array, size: float = 1.0) -> FusedKeyframe:
+        """What the map needs of this keyframe; ``size`` is the factor on its submap's."""
         assert self.frame is not None, "the keyframe was released"
         assert self.depth is not None
         height, width = self.depth.log.shape
         image = cv2.resize(self.frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        depth = np.exp(self.depth.log) * np.float32(self.scale)
+        depth = np.exp(self.depth.log) * np.float32(self.scale / size)
         return FusedKeyframe(
             self.frame_id,
             self.stamp_ns,

@@ -102,6 +102,18 @@ class ScaleChain:
         else:
             self._value, self._variance = claim, noise
 
+    def correct(self, value: float) -> None:
+        """Go on from another s at the latest keyframe: loops have moved it."""
+        self._value = value
+
+    def steps(self) -> Array:
+        """1-sigma (K,) of the step into every row."""
+        return np.array(self._steps)
+
+    def claimed(self) -> Array:
+        """Sum of 1 / sigma_p^2 and of z / sigma_p^2 over the claims of every row (K, 2)."""
+        return np.stack([self._information, self._weighted], axis=1) if self._steps else np.zeros((0, 2))
+
     def smoothed(self) -> Array:
         """S of every keyframe given all windows: one tridiagonal solve."""
         count = len(self._steps)

@@ -1,10 +1,11 @@
-"""What is predicted next: broken seams first, then keyframes, then the live frame."""
+"""What is predicted next: broken seams first, then keyframes, then comparisons with old places, then the live frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from da3_ros.slam.window import compose
 from da3_ros.types import Frame, ImageArray, Window
 
 _REPAIR_VIEWS = 2  # on either side of a broken seam
+_PATIENCE = 4  # windows of keyframes that a comparison with an old place lets go first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +42,20 @@ class Kind(Enum):
     KEYFRAME = "keyframe"
     LIVE = "live"
     REPAIR = "repair"
+    LOOP = "loop"
+
+
+class Comparisons(Protocol):
+    """Old places that wait to be compared with the present."""
+
+    @property
+    def due(self) -> bool:
+        """One waits."""
+        ...
+
+    def window(self, number: int) -> Window | None:
+        """Its views; None where it cannot be made any more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +64,12 @@ class Request:
 
     kind: Kind
     window: Window
-    new: tuple[Tracked, ...]  # the last views of the window
+    new: tuple[Tracked, ...]  # the last views of the window; none where it compares places
+
+    @property
+    def places(self) -> bool:
+        """It places keyframes."""
+        return self.kind in (Kind.KEYFRAME, Kind.REPAIR)
 
 
 class Schedule:
@@ -62,13 +83,14 @@ class Schedule:
         self._repair: tuple[Tracked, ...] = ()
         self._live: Tracked | None = None
         self._out: Request | None = None
+        self._overtaken = 0  # windows that went before the comparison that waits
         self.requested = 0  # windows handed out so far
         self.skipped = 0  # keyframes that a newer one replaced before they were predicted
 
     @property
     def waiting(self) -> bool:
         """A keyframe waits or is being predicted."""
-        return bool(self._pending or self._repair) or (self._out is not None and self._out.kind is not Kind.LIVE)
+        return bool(self._pending or self._repair) or (self._out is not None and self._out.places)
 
     @property
     def new_views(self) -> int:
@@ -87,7 +109,7 @@ class Schedule:
 
         For the first keyframe of a segment: nothing connects it to those before, so that the newest is the best.
         """
-        if not self._pending or (self._out is not None and self._out.kind is not Kind.LIVE):
+        if not self._pending or (self._out is not None and self._out.places):
             return False
         self._pending = [tracked]
         return True
@@ -101,10 +123,19 @@ class Schedule:
         self._repair = broken.new[:_REPAIR_VIEWS]
         self._pending = [*broken.new[_REPAIR_VIEWS:], *self._pending]
 
-    def next(self, placed: Sequence[Keyframe]) -> Window | None:
+    def next(self, placed: Sequence[Keyframe], comparisons: Comparisons) -> Window | None:
         """Hand out the next window, or None while one is out or nothing is due."""
         if self._out is not None:
             return None
+        due = bool(self._repair) or len(self._pending) >= self._window.stride
+        if comparisons.due and (not due or self._overtaken >= _PATIENCE):
+            self._overtaken = 0
+            compared = comparisons.window(self.requested + 1)
+            if compared is not None:
+                self.requested += 1
+                self._out = Request(Kind.LOOP, compared, ())
+                return compared
+        self._overtaken += comparisons.due
         if self._repair:
             kind, new, placed = Kind.REPAIR, self._repair, placed[-_REPAIR_VIEWS:]
             self._repair = ()

@@ -25,6 +25,7 @@ from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
 from da3_ros.slam.keyframe import Depth, Keyframe, is_due
 from da3_ros.slam.landmarks import Seen, in_camera
+from da3_ros.slam.loops import Loops
 from da3_ros.slam.poselog import PoseLog, scaled
 from da3_ros.slam.priors import PriorClaims
 from da3_ros.slam.refinement import Refinement, typical_depth
@@ -66,14 +67,17 @@ class Slam:
         self._junctions = Junctions(config, method, self._chain)
         self._priors = PriorClaims(config, self._chain, self._junctions, enabled=not method.plain)
         self._refinement = Refinement(config, enabled=config.refine.enabled and not method.plain)
+        enabled = config.loops.enabled and not method.plain
+        self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
         self._intrinsics = Intrinsics()
         self._sights = Sights(config.depth)
         self._log = PoseLog()
         self._latest: Tracked | None = None
         self._T_map_odom = np.eye(4)
         self._T_odom_cam = np.eye(4)
-        self._state, self._reason = State.INIT, ""
+        self._state, self._reason = State.INIT, self._loops.problem
         self._weak_since: int | None = None
+        self._was_lost = False  # since the last keyframe: nothing but a prediction ties the next one to it
         self._last_keyframe_ns = 0
         self._segment = 0
         self._segment_out = 0  # of the window that is out
@@ -93,7 +97,7 @@ class Slam:
             self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma)
         else:
             self._latest = Tracked(frame, gray, T_chain_cam, Seen())
-        self._state = self._judge_tracking(track, frame.stamp_ns)
+        self._state = self._loops.announced(self._judge_tracking(track, frame.stamp_ns), frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
             self._last_keyframe_ns = frame.stamp_ns
@@ -107,13 +111,13 @@ class Slam:
 
     def sight(self) -> Sight | None:
         """Depth of the latest frame, yet to be warped; None before the first prediction and where tracking is weak."""
-        if self._state is not State.TRACKING or self._latest is None or self._chain.newest is None:
+        if self._state not in (State.TRACKING, State.RELOCALISED) or self._latest is None or self._chain.newest is None:
             return None
         return self._sights.of(self._latest, self._chain.newest)
 
     def request(self) -> Window | None:
         """The window to predict next; None while one is out or nothing is due."""
-        window = self._schedule.next(self._chain.active)
+        window = self._schedule.next(self._chain.active, self._loops)
         if window is not None:
             self._segment_out = self._segment
         return window
@@ -133,6 +137,8 @@ class Slam:
         if self._segment_out != self._segment:
             return self._integration([])  # the chain was cut while this window was out
         self._intrinsics.observe(frames, [view.camera for view in views])
+        if request.kind is Kind.LOOP:
+            return self._close_loop(views)
         shared, new = self._shared(request, views), views[-len(request.new) :]
         junction = self._junctions.decide(request, prediction.scale_sigma, shared, new[0])
         self._reason = junction.verdict.reason
@@ -157,6 +163,7 @@ class Slam:
             scale = self._priors.observe(request.new, new, T_chain_cam, junction)
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
+            self._loops.placed(request.new, prediction.tokens, junction.seam)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def inform(self, frame_id: int, priors: Priors) -> None:
@@ -167,7 +174,8 @@ class Slam:
         """The prediction that is out failed: its keyframes stay ordinary tracked frames."""
         request = self._schedule.take_back()
         self._reason = str(error)
-        self._junctions.record(request, None)
+        if request.kind is not Kind.LOOP:
+            self._junctions.record(request, None)
 
     def process(self, frame: Frame, predictor: Predictor) -> tuple[Estimate, list[Integration]]:
         """Offline: track, then predict what is due."""
@@ -224,6 +232,9 @@ class Slam:
             breaks_repaired=breaks.repaired,
             segments=self._segment + 1,
             T_map_odom=self._T_map_odom,
+            loops=len(self._chain.graph.loops),
+            loops_tried=self._loops.tried,
+            revision=self._chain.revision,
         )
 
     @property
@@ -261,6 +272,7 @@ class Slam:
             return State.TRACKING
         self._weak_since = self._weak_since or stamp_ns
         lost = stamp_ns - self._weak_since > self._config.tracker.lost_after_s * 1e9
+        self._was_lost |= lost
         return State.LOST if lost else State.WEAK
 
     def _wants_keyframe(self, track: Track | None, stamp_ns: int) -> bool:
@@ -317,7 +329,9 @@ class Slam:
         scale: float,
     ) -> list[FusedKeyframe]:
         depths = [view.depth_scaled(junction.seam.log_scale) for view in new]
-        placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=junction.weak)
+        weak = junction.weak or self._was_lost
+        self._was_lost = self._state is State.LOST
+        placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=weak)
         for keyframe, tracked in zip(placed, request.new, strict=True):
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
             self._observe(keyframe, tracked)
@@ -400,6 +414,16 @@ class Slam:
         T_new_old = se3.normalized(T_chain_cam @ se3.inverse(request.new[-1].T_chain_cam))
         self._latest = self._latest.moved(T_new_old)
         self._schedule.move(T_new_old)
+        self._correct_odometry()
+
+    def _close_loop(self, views: Sequence[View]) -> Integration:
+        """Compare an old place with the present; where it is the same, the map moves and odometry does not."""
+        if self._loops.close(views):
+            self._correct_odometry()
+        return self._integration([])
+
+    def _correct_odometry(self) -> None:
+        """The latest frame moved in the map: the difference goes into map -> odom."""
         self._T_map_odom = se3.normalized(self._T_map_latest() @ se3.inverse(self._T_odom_cam))
 
     def _depth_map(self, request: Request, view: View, junction: Junction) -> DepthMap:
@@ -410,4 +434,7 @@ class Slam:
         return DepthMap(frame.id, frame.stamp_ns, metres, depth.confidence, depth.camera)
 
     def _integration(self, fused: Sequence[FusedKeyframe], depth: DepthMap | None = None) -> Integration:
-        return Integration(depth, tuple(fused), self._chain.submaps.anchors(), 0)
+        submaps = self._chain.submaps
+        return Integration(
+            depth, tuple(fused), submaps.anchors(), self._chain.revision, submaps.sizes(), self._loops.edges()
+        )

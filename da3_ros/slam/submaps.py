@@ -16,6 +16,7 @@ class Submaps:
         """Start without a submap."""
         self._config = config
         self._anchors: list[Array] = []  # T_map_submap
+        self._sizes: list[float] = []  # factor on what is in it
         self._firsts: list[int] = []  # index of the first keyframe
         self._keyframes = 0
         self._length = 0.0
@@ -35,6 +36,7 @@ class Submaps:
         if not self._anchors or full or force_new:
             self._anchors.append(T_map_cam)
             self._firsts.append(index)
+            self._sizes.append(1.0)
             self._keyframes, self._length = 0, 0.0
         self._keyframes += 1
         return len(self._anchors) - 1
@@ -43,6 +45,16 @@ class Submaps:
         """A keyframe that is not in the map yet has moved: a submap anchored at it moves along."""
         if self._firsts[submap] == index:
             self._anchors[submap] = T_map_cam
+
+    def correct(self, T_map_cam: Array, factors: dict[int, float]) -> None:
+        """All keyframes have moved, to (K, 4, 4): anchors move along, and submaps grow by factors."""
+        self._anchors = [T_map_cam[first] for first in self._firsts]
+        self._sizes = [size * factors.get(submap, 1.0) for submap, size in enumerate(self._sizes)]
+        self._last = T_map_cam[-1, :3, 3]
+
+    def sizes(self) -> dict[int, float]:
+        """Submap id -> factor on the size of what is in it."""
+        return dict(enumerate(self._sizes))
 
     def anchors(self) -> dict[int, Array]:
         """Submap id -> ``T_map_submap`` (4, 4)."""
@@ -53,5 +65,6 @@ class Submaps:
         return dict(enumerate(self._firsts))
 
     def local(self, submap: int, T_map_cam: Array) -> Array:
-        """``T_submap_cam`` of a pose in the map."""
-        return se3.inverse(self._anchors[submap]) @ T_map_cam
+        """``T_submap_cam`` of a pose in the map, in units of the submap."""
+        T_submap_cam = se3.inverse(self._anchors[submap]) @ T_map_cam
+        return se3.make(T_submap_cam[:3, :3], T_submap_cam[:3, 3] / self._sizes[submap])

@@ -54,7 +54,7 @@ def record(source: Source, predictor: Predictor, config: Config, progress: Progr
     if fresh:
         chain.add(waiting, predictor)
     trajectory = chain.trajectory()
-    counts = dict.fromkeys(("submaps", "breaks_detected", "breaks_repaired", "segments", "map_points"), 0)
+    counts = dict.fromkeys(("submaps", "breaks_detected", "breaks_repaired", "segments", "loops", "map_points"), 0)
     return Record(
         title=source.name,
         source=source.name,

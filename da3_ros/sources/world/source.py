@@ -9,6 +9,7 @@ import numpy as np
 from da3_ros.errors import SourceError
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
+from da3_ros.sources.world.laps import Laps
 from da3_ros.sources.world.recording import Recording
 from da3_ros.sources.world.render import Renderer
 from da3_ros.sources.world.room import Extent, Placed, furnish
@@ -41,13 +42,20 @@ class WorldSource:
         self.name = f"world:{spec.seed}"
         self._spec = spec
         self.camera = _camera(spec)
-        if spec.motion is None:
+        if spec.motion is not None and spec.laps:
+            raise SourceError(f"{self.name} can follow either motion or laps; leave one of them out")
+        if spec.laps:
+            self._count = spec.frames
+            laps = Laps((self._count - 1) / spec.rate, spec.laps, self._rng("laps"), spec.shake)
+            self._renderer = self._room_around(laps.path())
+            self._poses = laps.pose(np.arange(self._count) / spec.rate)
+        elif spec.motion is None:
             self._count = spec.frames
             self._renderer, self._poses = self._stroll()
         else:
             recording = Recording(spec.motion)
             self._count = min(spec.frames, recording.count(spec.rate))
-            self._renderer = self._room_around(recording)
+            self._renderer = self._room_around(recording.path())
             self._poses = recording.pose(np.arange(self._count) / spec.rate)
         self._sensor = Sensor(self.camera, self._rng("sensor"), noise=spec.noise, light=spec.light, lens=spec.lens)
 
@@ -127,9 +135,8 @@ class WorldSource:
                 return renderer, poses
         raise SourceError(f"{self.name} has no room to walk in; take another seed")
 
-    def _room_around(self, recording: Recording) -> Renderer:
-        """A room whose walls and furniture keep clear of the recorded path, with most of it before the camera."""
-        path = recording.path()
+    def _room_around(self, path: Array) -> Renderer:
+        """A room whose walls and furniture keep clear of a path (N, 3), with most of it before the camera."""
         low, high = path.min(axis=0), path.max(axis=0)
         shape = self._rng("extent")
         side = shape.uniform(1.2, 1.9, 2)

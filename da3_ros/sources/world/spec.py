@@ -27,6 +27,7 @@ class WorldSpec:
     light: float = 1.0  # lamps and exposure drift; 0: everything equally bright, constant exposure
     lens: float = 1.0  # vignetting, blur and offset principal point, as a factor; 0: ideal lens
     shake: float = 1.0  # tremble of the hand in the world's own walk, as a factor
+    laps: float = 0.0  # rounds on an ellipse, so that places are seen again; 0: its own walk
 
 
 OPTIONS = tuple(f.name for f in dataclasses.fields(WorldSpec) if f.name != "seed")
@@ -97,6 +98,7 @@ def _path(text: str) -> Path:
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "motion": _path,
+    "laps": _number(0.0, 1000.0),
     "frames": _whole(1, 10_000_000),
     "size": _size,
     "rate": _number(0.1, 1000.0),
