@@ -12,7 +12,7 @@ import numpy as np
 
 from da3_ros import __version__
 from da3_ros.errors import EvaluationError
-from da3_ros.evaluation import depths
+from da3_ros.evaluation import depths, steps
 from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate, path_lengths
 from da3_ros.files import write_atomic
@@ -40,7 +40,8 @@ def summarise(record: Record) -> Summary:
     trajectory; ``causal`` has the same for the poses as they were known right after each frame and
     ``keyframe_poses`` for the final poses of the keyframes alone.  Without ground truth they are None, except
     that ``path_length_m`` is then the estimate's (map units) and ``coverage`` the share of the frames that have
-    a pose.  ``depth`` compares that of every frame (``warped``) and that of predicted frames with the truth.
+    a pose.  ``odometry`` compares the steps from frame to frame with the truth and their own sigmas, ``depth`` that of
+    every frame (``warped``) and that of predicted frames with the truth.
     """
     notes = list(record.notes)
     frames = record.counts.get("frames", len(record.trajectory))
@@ -70,6 +71,7 @@ def summarise(record: Record) -> Summary:
         "causal": causal,
         "keyframe_poses": keyframes,
         "depth": depths.figures(record.depth, metres),
+        "odometry": steps.figures(record.steps, metres),
         "latency_ms": record.latency_ms,
         "drops": record.drops,
         "windows_by_outcome": _outcomes(record),
@@ -96,6 +98,11 @@ def table(summary: Summary) -> str:
         lines += _trajectory_rows(summary)
     else:
         lines.append("no ground truth: no trajectory errors")
+    if summary["odometry"]:
+        names = ("anees_rotation", "anees_translation")
+        values = "".join(f"{_number(summary['odometry'][name], '.2f'):>10}" for name in names)
+        lines.append(f"{'':<26}{'rotation':>10}{'place':>10}")
+        lines.append(f"{'odometry, ANEES per frame':<26}{values}   1: sigmas are right")
     if summary["depth"]:
         lines += _depth_rows(summary)
     if summary["latency_ms"]:

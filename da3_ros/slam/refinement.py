@@ -41,7 +41,7 @@ class Refinement:
         """Start without landmarks; they are kept for the tracker where nothing is to be adjusted."""
         self._config, self.enabled = config, enabled
         self.landmarks = Landmarks()
-        self._doubt = 1.0  # factor on the sigma of landmarks
+        self.doubt = 1.0  # factor on the sigma of landmarks
         self._images: dict[int, ImageArray] = {}  # of the keyframes of the lag, by index
         self.repeats = Repeats(config.refine)
 
@@ -107,7 +107,7 @@ class Refinement:
                 turned, moved = float(se3.rotation_angle(motion[:3, :3])), float(np.linalg.norm(motion[:3, 3]))
                 sizes = float(np.linalg.norm(turn)), turned, float(np.linalg.norm(move)), moved
                 self.repeats.surprise(*sizes, poses, depth)
-            share = 1 / (1 + (sigma / (self._doubt * np.array(tracked.sigma))) ** 2)
+            share = 1 / (1 + (sigma / (self.doubt * np.array(tracked.sigma))) ** 2)
             out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
         return np.stack(out)
 
@@ -154,10 +154,10 @@ class Refinement:
         camera, the colour camera's focal length is 10 % shorter.
         """
         if max(self.repeats.doubt) > _PRECISE:
-            self._doubt = 1.0
+            self.doubt = 1.0
         elif len(found.between_error):
             contradiction = float(np.median(found.between_error)) / _EXPECTED
-            self._doubt = float(np.clip(self._doubt * np.sqrt(contradiction), 1.0, _MOST_DOUBT))
+            self.doubt = float(np.clip(self.doubt * np.sqrt(contradiction), 1.0, _MOST_DOUBT))
 
     def restart(self, keyframe: Keyframe) -> None:
         """Nothing was adjusted: no landmark is known better than by this keyframe's own depth, which comes next."""
@@ -204,7 +204,7 @@ class Refinement:
             np.repeat(np.arange(len(lag)), [len(seen.ids) for seen in views]),
             np.searchsorted(used, ids),
             camera.unproject(pixels, np.ones(count))[:, :2],
-            self._doubt * sigma / np.sqrt(camera.fx * camera.fy),
+            self.doubt * sigma / np.sqrt(camera.fx * camera.fy),
             np.concatenate(depths),
             np.concatenate(sigmas),
         )

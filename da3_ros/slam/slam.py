@@ -32,7 +32,7 @@ from da3_ros.slam.refinement import Refinement, typical_depth
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
 from da3_ros.slam.sight import Sight, Sights
-from da3_ros.slam.tracker import Features, Track, Tracker
+from da3_ros.slam.tracker import Features, Sigma, Track, Tracker
 from da3_ros.slam.window import View
 from da3_ros.types import (
     DepthMap,
@@ -50,8 +50,6 @@ from da3_ros.types import (
     Window,
     WindowRecord,
 )
-
-_BLIND_SIGMA = (0.1, 0.1)  # rad and map units, before the first prediction
 
 
 class Slam:
@@ -93,7 +91,7 @@ class Slam:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
         if track and track.inliers:
-            sigma = (track.sigma_rotation, track.sigma_translation)
+            sigma = (track.sigma.rotation, track.sigma.translation)
             self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma)
         else:
             self._latest = Tracked(frame, gray, T_chain_cam, Seen())
@@ -287,6 +285,7 @@ class Slam:
         T_map_cam = self._T_map_latest()
         self._T_odom_cam = se3.normalized(se3.inverse(self._T_map_odom) @ T_map_cam)
         scale = reference.scale if reference else 1.0
+        doubt, sigma = self._refinement.doubt, track.sigma if track else Sigma()
         if reference:
             self._log.append(frame.id, frame.stamp_ns, reference.index, self._T_reference_latest(), T_map_cam)
         else:
@@ -296,8 +295,8 @@ class Slam:
             stamp_ns=frame.stamp_ns,
             T_map_cam=T_map_cam,
             T_odom_cam=self._T_odom_cam,
-            sigma_rotation=track.sigma_rotation if track else _BLIND_SIGMA[0],
-            sigma_translation=track.sigma_translation * scale if track else _BLIND_SIGMA[1],
+            sigma_rotation=doubt * sigma.step_rotation,
+            sigma_translation=doubt * sigma.step_translation * scale,
             state=self._state,
             metric=self._junctions.metric,
             keyframe=keyframe,

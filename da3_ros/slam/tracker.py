@@ -21,9 +21,20 @@ from da3_ros.types import ImageArray
 
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
 _MIN_SIGMA_PX = 0.3  # flow is not better than this, however small the residuals look
+_STEP_MIN_PX = 0.2  # likewise, from one frame to the next
 _INDEPENDENT = 100  # depth errors are patch-correlated: more points than this add no information
 _MOST_MISSES = 5  # frames in a row in which a feature does not fit
 _MAX_SURPRISE_DEG = 45.0  # against the motion so far; more is a wrong minimum
+
+
+@dataclass(frozen=True, slots=True)
+class Sigma:
+    """1-sigma per axis of rotations, rad, and translations, chain units."""
+
+    rotation: float = 0.1
+    translation: float = 0.1
+    step_rotation: float = 0.1  # since the frame before: errors of landmarks are the same in both
+    step_translation: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +47,7 @@ class Track:
     tracked: float  # share of the features at the reference that are inliers
     parallax: float  # rotation-compensated median displacement, share of the image width
     rotation_deg: float
-    sigma_rotation: float  # rad, 1-sigma per axis
-    sigma_translation: float  # chain units, 1-sigma per axis
+    sigma: Sigma
     seen: Seen  # the inliers
 
 
@@ -133,7 +143,7 @@ class Tracker:
         guess = se3.normalized(self._T_ref_cam @ self._velocity)
         self._follow(gray, guess)
         features = self._features
-        T_ref_cam, inlier, sigma = guess, np.zeros(len(features), bool), (0.1, 0.1)
+        T_ref_cam, inlier, sigma = guess, np.zeros(len(features), bool), Sigma()
         if features.alive.sum() >= 6 and self._camera is not None:
             T_cam_ref, inlier_alive, sigma = self._solve(features.taken(features.alive), se3.inverse(guess))
             inlier[np.flatnonzero(features.alive)[inlier_alive]] = True
@@ -141,7 +151,7 @@ class Tracker:
         count = int(inlier.sum())
         surprise_deg = np.rad2deg(se3.rotation_angle(guess[:3, :3].T @ T_ref_cam[:3, :3]))
         if count < 6 or surprise_deg > _MAX_SURPRISE_DEG:
-            T_ref_cam, count = guess, 0
+            T_ref_cam, count, sigma = guess, 0, Sigma()
             inlier[:] = False
         if count:
             # What moves with the camera, a bumper or a reflection, is followed well and never fits.
@@ -161,7 +171,7 @@ class Tracker:
             count / max(len(features), 1),
             self._parallax(inlier, T_ref_cam),
             float(np.rad2deg(se3.rotation_angle(T_ref_cam[:3, :3]))),
-            *sigma,
+            sigma,
             Seen(features.ids[inlier], features.pixels[inlier].astype(float)),
         )
 
@@ -202,9 +212,7 @@ class Tracker:
         good &= (xy >= 0).all(axis=1) & (xy[:, 0] < width) & (xy[:, 1] < height)
         return xy, good
 
-    def _solve(
-        self, features: Features, T_cam_ref: Array, iterations: int = 10
-    ) -> tuple[Array, np.ndarray, tuple[float, float]]:
+    def _solve(self, features: Features, T_cam_ref: Array, iterations: int = 10) -> tuple[Array, np.ndarray, Sigma]:
         """Robust Gauss-Newton on the reprojection error; falls back to RANSAC when the start was poor."""
         solved = self._gauss_newton(features, T_cam_ref, iterations)
         if solved[1].sum() < 0.5 * len(features):
@@ -220,9 +228,7 @@ class Tracker:
                     return other
         return solved
 
-    def _gauss_newton(
-        self, features: Features, T: Array, iterations: int
-    ) -> tuple[Array, np.ndarray, tuple[float, float]]:
+    def _gauss_newton(self, features: Features, T: Array, iterations: int) -> tuple[Array, np.ndarray, Sigma]:
         assert self._camera is not None
         points, pixels = features.points, features.pixels.astype(float)
         f = np.array([self._camera.fx, self._camera.fy])
@@ -259,9 +265,12 @@ class Tracker:
             if np.abs(step).max() < 1e-6:
                 break
         count = max(float(inlier.sum()), 1.0)
-        covariance = np.linalg.pinv(hessian) * sigma**2 * max(count / _INDEPENDENT, 1.0)
-        diagonal = np.maximum(np.diag(covariance), 0)
-        return T, inlier, (float(np.sqrt(diagonal[:3].mean())), float(np.sqrt(diagonal[3:].mean())))
+        against_reference = _axes(np.linalg.pinv(hessian) * sigma**2 * max(count / _INDEPENDENT, 1.0))
+        if not inlier.any():
+            return T, inlier, Sigma(*against_reference)
+        flow = jacobian[inlier].reshape(-1, 6)
+        noise = max(_STEP_MIN_PX, float(np.median(norm[inlier])))
+        return T, inlier, Sigma(*against_reference, *_axes(np.linalg.pinv(flow.T @ flow) * noise**2))
 
     def _parallax(self, inlier: np.ndarray, T_ref_cam: Array) -> float:
         if self._camera is None or not inlier.any():
@@ -270,3 +279,9 @@ class Tracker:
         shift = np.linalg.norm(turned - self._features.pixels[inlier], axis=1)
         shift = shift[np.isfinite(shift)]
         return float(np.median(shift)) / self._camera.width if len(shift) else 0.0
+
+
+def _axes(covariance: np.ndarray) -> tuple[float, float]:
+    """1-sigma per axis of rotation and translation from a covariance (6, 6) of a twist."""
+    diagonal = np.maximum(np.diag(covariance), 0)
+    return float(np.sqrt(diagonal[:3].mean())), float(np.sqrt(diagonal[3:].mean()))
