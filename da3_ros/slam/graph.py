@@ -26,7 +26,7 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.geometry.sim3 import Sim3
 
-_SUPPORTS = 64  # nodes that are solved for, beside the ends of loops and weak links
+_SUPPORTS = 40  # nodes that are solved for, beside the ends of loops and weak links
 _KERNEL = 3.0  # whitened norm at which Cauchy's kernel halves the weight of a loop; seven errors have a norm of 2.6
 _STILL = 1e-4  # sigma of what holds the first keyframe
 _LOOSE = 1e4  # sigma of what a claim of metres says nothing about
