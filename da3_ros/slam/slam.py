@@ -17,29 +17,27 @@ import numpy as np
 from da3_ros.config import Config
 from da3_ros.errors import PredictorError
 from da3_ros.geometry import se3
-from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
-from da3_ros.slam.keyframe import Depth, Keyframe, is_due
-from da3_ros.slam.landmarks import Seen, in_camera
+from da3_ros.slam.keyframe import Depth, is_due
+from da3_ros.slam.landmarks import Seen
 from da3_ros.slam.loops import Loops
+from da3_ros.slam.placing import Placing
 from da3_ros.slam.poselog import PoseLog, scaled
 from da3_ros.slam.priors import PriorClaims
-from da3_ros.slam.refinement import Refinement, typical_depth
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
-from da3_ros.slam.seam import Shared, agreeing
+from da3_ros.slam.seam import Shared
 from da3_ros.slam.sight import Sight, Sights
-from da3_ros.slam.tracker import Features, Sigma, Track, Tracker
+from da3_ros.slam.tracker import Sigma, Track, Tracker
 from da3_ros.slam.window import View
 from da3_ros.types import (
     DepthMap,
     Estimate,
     Frame,
     FusedKeyframe,
-    ImageArray,
     Integration,
     Prediction,
     Predictor,
@@ -64,7 +62,8 @@ class Slam:
         method = method or Method()
         self._junctions = Junctions(config, method, self._chain)
         self._priors = PriorClaims(config, self._chain, self._junctions, enabled=not method.plain)
-        self._refinement = Refinement(config, enabled=config.refine.enabled and not method.plain)
+        refine = config.refine.enabled and not method.plain
+        self._placing = Placing(config, self._chain, self._tracker, refine=refine)
         enabled = config.loops.enabled and not method.plain
         self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
         self._intrinsics = Intrinsics()
@@ -149,9 +148,8 @@ class Slam:
             for s in shared:
                 s.keyframe.average(s.depth, junction.seam.log_scale)
         T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
-        tied = [s.keyframe for s in shared]
-        if self._refinement.enabled and not junction.weak and (depth := typical_depth(tied)) is not None:
-            T_chain_cam = self._refinement.weigh(request, tied, T_chain_cam, depth)
+        if not junction.weak:
+            T_chain_cam = self._placing.weigh(request, shared, T_chain_cam)
         if request.kind is Kind.LIVE:
             self._junctions.observe_scale(junction, prediction.scale_sigma)
             self._place_live(request, T_chain_cam[-1], new[-1].depth_scaled(junction.seam.log_scale))
@@ -200,7 +198,7 @@ class Slam:
         if self._chain.newest is None:
             return []
         self._tracker.forget()
-        self._refinement.clear()
+        self._placing.clear()
         self._weak_since = None
         self._schedule.clear()
         self._priors.cut()
@@ -285,7 +283,7 @@ class Slam:
         T_map_cam = self._T_map_latest()
         self._T_odom_cam = se3.normalized(se3.inverse(self._T_map_odom) @ T_map_cam)
         scale = reference.scale if reference else 1.0
-        doubt, sigma = self._refinement.doubt, track.sigma if track else Sigma()
+        doubt, sigma = self._placing.doubt, track.sigma if track else Sigma()
         if reference:
             self._log.append(frame.id, frame.stamp_ns, reference.index, self._T_reference_latest(), T_map_cam)
         else:
@@ -331,65 +329,13 @@ class Slam:
         weak = junction.weak or self._was_lost
         self._was_lost = self._state is State.LOST
         placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=weak)
-        for keyframe, tracked in zip(placed, request.new, strict=True):
+        for keyframe in placed:
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
-            self._observe(keyframe, tracked)
         self._log.settle_before(request.new[0].frame.id)
-        if self._refinement.enabled:
-            self._measure(shared, placed, new, junction)
-        gray = request.new[-1].gray
-        camera = depths[-1].camera.resized(gray.shape[1], gray.shape[0])
-        self._refine(camera)
+        self._placing.adjust(request, placed, shared, new, junction)
         self._rebase(request, placed[-1].T_chain_cam)
-        self._follow(placed[-1], gray, camera)
+        self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
         return self._chain.retire()
-
-    def _observe(self, keyframe: Keyframe, tracked: Tracked) -> None:
-        """Where the keyframe saw landmarks: a little aside of where flow had brought them."""
-        assert keyframe.depth is not None
-        height, width = tracked.gray.shape
-        before = [k for k in self._lag() if k.index < keyframe.index]
-        seen = self._refinement.observe(
-            keyframe,
-            tracked.seen,
-            tracked.gray,
-            keyframe.depth.camera.resized(width, height),
-            before,
-        )
-        rows = np.searchsorted(tracked.seen.ids, seen.ids)
-        self._tracker.shift(seen.ids, seen.pixels - tracked.seen.pixels[rows])
-
-    def _measure(
-        self, shared: Sequence[Shared], placed: Sequence[Keyframe], new: Sequence[View], junction: Junction
-    ) -> None:
-        """Hear what a window says of how its keyframes lie to each other."""
-        known = [] if junction.weak else agreeing(shared, junction.seam.S_chain_win)
-        keyframes = [*(s.keyframe for s in known), *placed]
-        poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
-        self._refinement.measure(keyframes, poses, junction.seam.S_chain_win.scale)
-
-    def _refine(self, camera: Pinhole) -> None:
-        """Adjust the last keyframes to what they see in common."""
-        newest, lag = self._chain.newest, self._lag()
-        assert newest is not None
-        if self._refinement.adjust(lag, camera):
-            self._chain.moved()
-        else:
-            self._refinement.restart(newest)
-        self._refinement.forget(lag, self._tracker.followed)
-
-    def _lag(self) -> list[Keyframe]:
-        """The keyframes that are adjusted together, oldest first."""
-        return self._chain.keyframes[-len(self._chain.active) - self._config.refine.fixed :]
-
-    def _follow(self, keyframe: Keyframe, gray: ImageArray, camera: Pinhole) -> None:
-        """Make a placed keyframe the tracker's reference, and have it follow what is new in it."""
-        landmarks, new = self._refinement.landmarks, self._refinement.extend(keyframe, gray, camera)
-        points, covariance = in_camera(se3.inverse(keyframe.T_chain_cam), landmarks.points, landmarks.covariance)
-        self._tracker.refer(camera, self._T_reference_latest(), landmarks.ids, points, covariance)
-        rows, pixels = landmarks.rows(new.ids), new.pixels.astype(np.float32)
-        alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
-        self._tracker.add(gray, Features(new.ids, points[rows], covariance[rows], pixels, alive, misses))
 
     def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:
         reference = self._chain.newest
