@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-NAMES = ("worlds", "priors", "slam", "memory", "cameras", "network", "node")
-LONG = ("slam", "priors")  # by name only
+NAMES = ("worlds", "pixels", "priors", "slam", "memory", "cameras", "network", "node")
+LONG = ("slam", "priors", "pixels")  # by name only
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,7 +15,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "bench",
         help="measure accuracy, memory and speed, on synthetic worlds and of the network",
-        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). priors: how metric worlds "
+        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). pixels: the same from "
+        "images alone, by da3-tiny, on worlds that it was not trained on (ten minutes). priors: how metric worlds "
         "are by measured depth, by odometry and by the predictor (twenty minutes). slam: the ablation, every "
         "method and every part of ours on the same predictions (an hour; --seeds and --frames shorten it). memory: "
         "resident memory over 5,000 frames (two minutes). cameras: cameras from rays, error and time (a few "
@@ -25,7 +26,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all but {', '.join(LONG)})"
     )
-    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="worlds, priors, slam: number (default 10)")
+    parser.add_argument(
+        "--seeds", type=int, default=10, metavar="N", help="worlds, pixels, priors, slam: number (default 10)"
+    )
     parser.add_argument("--frames", type=int, metavar="N", help="slam, memory, node: frames (default 200, 5000, 400)")
     parser.add_argument(
         "--motions", type=Path, metavar="DIR", help="slam: camera trajectories (TUM) that drive some of the worlds"
@@ -49,6 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
             from da3_ros.benchmarks import worlds
 
             worlds.run(range(1, arguments.seeds + 1), _say)
+        elif name == "pixels":
+            from da3_ros.benchmarks import pixels
+
+            pixels.run(arguments.seeds, _say)
         elif name == "priors":
             from da3_ros.benchmarks import priors
 

@@ -1,0 +1,99 @@
+"""What happens when keyframes get their place: landmarks are found in them, poses adjusted, the tracker told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from da3_ros.config import Config
+from da3_ros.geometry import se3
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.se3 import Array
+from da3_ros.slam.chain import Chain
+from da3_ros.slam.junction import Junction
+from da3_ros.slam.keyframe import Keyframe
+from da3_ros.slam.landmarks import in_camera
+from da3_ros.slam.refinement import Refinement, typical_depth
+from da3_ros.slam.schedule import Request, Tracked
+from da3_ros.slam.seam import Shared, agreeing
+from da3_ros.slam.tracker import Features, Tracker
+from da3_ros.slam.window import View
+
+
+class Placing:
+    """Ties the refinement of the last keyframes to the chain and to the tracker."""
+
+    def __init__(self, config: Config, chain: Chain, tracker: Tracker, *, refine: bool) -> None:
+        """Without ``refine`` keyframes stay where windows put them."""
+        self._fixed = config.refine.fixed
+        self._chain, self._tracker = chain, tracker
+        self._refinement = Refinement(config, enabled=refine)
+
+    @property
+    def doubt(self) -> float:
+        """Factor on what the tracker believes of its poses, as windows contradict landmarks."""
+        return self._refinement.doubt
+
+    def clear(self) -> None:
+        """The chain was cut."""
+        self._refinement.clear()
+
+    def weigh(self, request: Request, shared: Sequence[Shared], T_chain_cam: Array) -> Array:
+        """Poses (N, 4, 4) of a window's new frames, given where the window and the tracker have them."""
+        known = [s.keyframe for s in shared]
+        depth = typical_depth(known)
+        if not self._refinement.enabled or depth is None:
+            return T_chain_cam
+        return self._refinement.weigh(request, known, T_chain_cam, depth)
+
+    def adjust(
+        self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
+    ) -> None:
+        """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
+        for keyframe, tracked in zip(placed, request.new, strict=True):
+            self._observe(keyframe, tracked)
+        lag = self._lag()
+        if self._refinement.enabled:
+            known = [] if by.weak else agreeing(shared, by.seam.S_chain_win)
+            poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
+            self._refinement.measure([*(s.keyframe for s in known), *placed], poses, by.seam.S_chain_win.scale)
+        if self._refinement.adjust(lag, _camera(placed[-1], request.new[-1])):
+            self._chain.moved()
+        else:
+            self._refinement.restart(placed[-1])
+        self._refinement.forget(lag, self._tracker.followed)
+
+    def follow(self, keyframe: Keyframe, tracked: Tracked, T_ref_latest: Array) -> None:
+        """Make a placed keyframe the tracker's reference, and have it follow what is new in it.
+
+        Args:
+            keyframe: the reference from now on.
+            tracked: its frame.
+            T_ref_latest: (4, 4) pose of the latest frame in it.
+        """
+        gray, camera, landmarks = tracked.gray, _camera(keyframe, tracked), self._refinement.landmarks
+        new = self._refinement.extend(keyframe, gray, camera)
+        points, covariance = in_camera(se3.inverse(keyframe.T_chain_cam), landmarks.points, landmarks.covariance)
+        self._tracker.refer(camera, T_ref_latest, landmarks.ids, points, covariance)
+        rows, pixels = landmarks.rows(new.ids), new.pixels.astype(np.float32)
+        alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
+        self._tracker.add(gray, Features(new.ids, points[rows], covariance[rows], pixels, alive, misses))
+
+    def _observe(self, keyframe: Keyframe, tracked: Tracked) -> None:
+        """Where the keyframe saw landmarks: a little aside of where flow had brought them."""
+        before = [k for k in self._lag() if k.index < keyframe.index]
+        seen = self._refinement.observe(keyframe, tracked.seen, tracked.gray, _camera(keyframe, tracked), before)
+        rows = np.searchsorted(tracked.seen.ids, seen.ids)
+        self._tracker.shift(seen.ids, seen.pixels - tracked.seen.pixels[rows])
+
+    def _lag(self) -> list[Keyframe]:
+        """The keyframes that are adjusted together, oldest first."""
+        return self._chain.keyframes[-len(self._chain.active) - self._fixed :]
+
+
+def _camera(keyframe: Keyframe, tracked: Tracked) -> Pinhole:
+    """Of the keyframe's shrunk image."""
+    assert keyframe.depth is not None, "it was just placed"
+    height, width = tracked.gray.shape
+    return keyframe.depth.camera.resized(width, height)
