@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ros_missing
 
-from da3_ros.benchmarks import memory, network, priors, slam, worlds
+from da3_ros.benchmarks import memory, network, pixels, priors, slam, worlds
 from da3_ros.cli import main
 from da3_ros.errors import PredictorError, SourceError
 
@@ -81,6 +81,16 @@ def test_network_compares_every_row_with_the_first(monkeypatch, exported):
         assert 0 <= row.memory[0] < row.memory[1] < 1 << 30
     assert set(rows[0].differences.values()) == {0.0}
     assert set(rows[0].rates) == {1.0}
+
+
+def test_pixels_runs_the_network_that_is_shipped_on_a_world_it_does_not_know():
+    lines: list[str] = []
+    (row,) = pixels.run(1, lines.append, "world:{seed}?frames=40&size=320x240&rate=10")
+    assert row.seed == 900_001
+    assert row.coverage == 1.0
+    assert 0 < row.causal < 0.2
+    assert lines[1] == str(row)
+    assert lines[-1].startswith("da3-tiny: causal ATE, median")
 
 
 def test_what_fails_in_a_process_of_its_own_is_said(tmp_path):

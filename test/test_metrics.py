@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from da3_ros.errors import EvaluationError
 from da3_ros.evaluation.latency import Latency
+from da3_ros.evaluation.steps import StepChecks, figures
 from da3_ros.evaluation.trajectory import associate, evaluate, path_lengths
 from da3_ros.geometry import se3
 from da3_ros.geometry.sim3 import Sim3
-from da3_ros.types import Trajectory
+from da3_ros.types import Estimate, State, Trajectory
 
 STEP_NS = 33_333_333
 START_NS = 1_700_000_000_123_456_789
@@ -368,3 +369,23 @@ class TestLatency:
     def test_empty(self):
         assert Latency().summary() == {}
         assert Latency().histograms() == {}
+
+
+def test_sigmas_of_steps_that_are_right_have_an_anees_of_one():
+    """Map units are half a metre; a lost frame and a cut leave out the steps that they touch."""
+    rng, truth = np.random.default_rng(5), walk(5, 600).T_map_cam
+    checks, T_odom_cam = StepChecks(), np.eye(4)
+    for i, T in enumerate(truth):
+        if i:
+            noise = se3.make(se3.exp_so3(0.002 * rng.standard_normal(3)), np.zeros(3))
+            step = se3.inverse(truth[i - 1]) @ T @ noise
+            step[:3, 3] = 2 * (step[:3, 3] + 0.005 * rng.standard_normal(3))
+            T_odom_cam = T_odom_cam @ step
+        state = State.LOST if i == 100 else State.TRACKING
+        estimate = Estimate(i, i * STEP_NS, np.eye(4), T_odom_cam, 0.002, 0.01, state, False, False, int(i > 300))
+        checks.add(estimate, None if i == 200 else T)
+    assert len(checks.found) == 599 - 2 - 2 - 1
+    found = figures(checks.found, 0.5)
+    assert found["anees_rotation"] == pytest.approx(1, abs=0.15)
+    assert found["anees_translation"] == pytest.approx(1, abs=0.15)
+    assert figures(checks.found, None) == figures([], 1.0) == {}

@@ -1,4 +1,4 @@
-"""The whole path from pixels: worlds that da3-tiny was never trained on, and nothing known but their images and cameras."""
+"""The whole path from pixels: worlds that da3-tiny was never trained on, known by their images and cameras alone."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def run(count: int, say: Callable[[str], None], spec: str = SPEC) -> list[Row]:
             Row(seed, path, causal.coverage, final.ate_sim3_m / path, causal.ate_sim3_m / path, len(source) / took)
         )
         say(str(rows[-1]))
-    causal_shares = [row.causal for row in rows]
+    shares = [row.causal for row in rows]
     say(
-        f"{PREDICTOR}: causal ATE, median {100 * np.median(causal_shares):.2f} %, worst {100 * max(causal_shares):.2f} % "
-        f"of the path; {sum(share <= SHARE for share in causal_shares)} of {len(rows)} worlds within {100 * SHARE:.0f} %; "
+        f"{PREDICTOR}: causal ATE, median {100 * np.median(shares):.2f} %, worst {100 * max(shares):.2f} % of the "
+        f"path; {sum(share <= SHARE for share in shares)} of {len(rows)} worlds within {100 * SHARE:.0f} %; "
         f"least coverage {min(row.coverage for row in rows):.3f}"
     )
     return rows

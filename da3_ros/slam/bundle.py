@@ -79,7 +79,6 @@ class Adjusted:
 
     T_cam_chain: Array  # (K, 4, 4)
     log_scale: Array  # (K,) what is to be added to the log depth of each keyframe
-    covariance: Array  # (7 K, 7 K) of twists from the left and lambda, keyframe by keyframe; 0 for what is fixed
     points: Array  # (L, 3)
     point_covariance: Array  # (L, 3, 3) given the poses
     direction_error: Array  # (M,) reprojection error in sigma
@@ -118,7 +117,6 @@ def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
     return Adjusted(
         state.T_cam_chain,
         state.log_scale,
-        linear.covariance(),
         state.points,
         np.asarray(np.linalg.inv(linear.point_information(0.0)), float),
         linear.direction_error,
@@ -183,14 +181,6 @@ class _Linear:
         information[:, diagonal, diagonal] *= 1 + damping
         information[:, diagonal, diagonal] += (1e-9 * trace + 1e-12)[:, None]
         return information
-
-    def covariance(self) -> Array:
-        """Of the keyframes (7 K, 7 K), the points eliminated; 0 for what holds still."""
-        reduced = self._reduced(0.0)
-        rows = self._moving()
-        covariance = np.zeros_like(reduced.S)
-        covariance[np.ix_(rows, rows)] = np.linalg.pinv(reduced.S[np.ix_(rows, rows)], hermitian=True)
-        return covariance
 
     def _moving(self) -> Index:
         """Rows of the unknowns that may change: free poses, and all scales of depth."""
