@@ -176,8 +176,14 @@ def test_behind_a_gap_the_map_becomes_one_again(laps):
     frames = [*laps[:88], *late]
     config = configuration.updated(Config(), VALUES)
     states: list[State] = []
+    live: list[float] = []  # error of the pose in the live map, against all that is known at the end
+
+    def look(count: int, total: int, slam: Slam) -> None:
+        states.append(slam.status().state)
+        live.append(error(slam.path(), frames[:count]) if count > 3 else 0.0)
+
     offline = OfflineRun(HeldSource(frames), open_predictor(config), config)
-    found, _ = offline.run(progress=lambda count, total, slam: states.append(slam.status().state))
+    found, _ = offline.run(progress=look)
     assert found.counts["segments"] == 2
     assert found.counts["loops"] >= 2
     said = np.flatnonzero([state is State.RELOCALISED for state in states])
@@ -186,6 +192,7 @@ def test_behind_a_gap_the_map_becomes_one_again(laps):
     assert states[-1] is State.TRACKING
     apart = error(record(frames, **{"loops.enabled": False}).trajectory, frames)
     assert error(found.trajectory, frames) < 0.05 < 0.2 < apart
+    assert max(live[said[0] :]) < 0.1  # and stays one, also when the next keyframes are adjusted
 
 
 def test_behind_loss_the_map_becomes_one_again(laps):

@@ -54,7 +54,7 @@ class StepCovariance:
     def twist(self, T_body_cam: Array, dt_s: float, factor: float = 1.0) -> Array:
         """(6, 6) for TwistWithCovariance of the body: axes of the child frame, ROS order."""
         move = adjoint(T_body_cam)
-        return _ordered(move @ (2 * self._Q) @ move.T / max(dt_s, 1e-3) ** 2, factor)
+        return _ordered(move @ self._Q @ move.T / max(dt_s, 1e-3) ** 2, factor)
 
 
 def unknown() -> Array:

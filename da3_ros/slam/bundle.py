@@ -213,9 +213,10 @@ class _Linear:
 
     def stepped(self, damping: float) -> _Linear | None:
         """The state after one damped step; None where there is no such step."""
-        state, reduced, rows = self.state, self._reduced(damping), self._moving()
-        step = np.zeros(len(reduced.b))
+        state, rows = self.state, self._moving()
         try:
+            reduced = self._reduced(damping)
+            step = np.zeros(len(reduced.b))
             step[rows] = np.linalg.solve(reduced.S[np.ix_(rows, rows)], -reduced.b[rows])
         except np.linalg.LinAlgError:
             return None

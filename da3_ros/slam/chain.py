@@ -56,13 +56,20 @@ class Chain:
             self.active.append(keyframe)
         return self.keyframes[-len(new) :]
 
-    def moved(self) -> None:
-        """The active keyframes have moved on the chain: their places in the map follow."""
+    def moved(self, T_before: Sequence[Array]) -> None:
+        """The active keyframes have moved on the chain, from poses (4, 4), oldest first: they move in the map too.
+
+        What changed is added to the steps that the map has: loops may have made these different from the chain's.
+        """
+        chain = {k.index: T for k, T in zip(self.active, T_before, strict=True)}
+        placed = {k.index: k.T_map_cam for k in self.active}
         for k in self.active:
             if k.index:
-                before = self.keyframes[k.index - 1]
-                step = se3.inverse(before.T_chain_cam) @ k.T_chain_cam
-                k.T_map_cam = before.T_map_cam @ scaled(step, k.scale)
+                last = self.keyframes[k.index - 1]
+                step_before = se3.inverse(chain.get(last.index, last.T_chain_cam)) @ chain[k.index]
+                change = se3.inverse(step_before) @ se3.inverse(last.T_chain_cam) @ k.T_chain_cam
+                in_map = se3.inverse(placed.get(last.index, last.T_map_cam)) @ placed[k.index]
+                k.T_map_cam = se3.normalized(last.T_map_cam @ in_map @ scaled(change, k.scale))
                 self.submaps.move(k.submap, k.index, k.T_map_cam)
 
     def nodes(self) -> Nodes:

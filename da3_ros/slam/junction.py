@@ -18,7 +18,7 @@ from da3_ros.slam.chain import Chain
 from da3_ros.slam.schedule import Kind, Request
 from da3_ros.slam.seam import Seam, Shared, join
 from da3_ros.slam.window import View
-from da3_ros.types import WindowRecord
+from da3_ros.types import Metre, WindowRecord
 
 _WEAK_LINK_SIGMA = 0.5  # log scale across a weak link: almost unknown
 _FEW_CLAIMS = 2  # so many claims of metres give way to two later ones that agree
@@ -99,7 +99,8 @@ class Junctions:
             return Junction(seam, verdict, "repaired")
         if self.breaks.confirms(verdict):
             # The same jump over a sound seam, twice: two claims against those before.
-            if self._chain.scale.claims <= _FEW_CLAIMS:
+            only_its_own = self._chain.scale.sources in ([], [Metre.PREDICTOR])
+            if only_its_own and self._chain.scale.claims <= _FEW_CLAIMS:
                 self._chain.scale.forget_claims()
             else:
                 self.breaks.accept_new_metre(verdict.residual, claim_sigma or 0.0)

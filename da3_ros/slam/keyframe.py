@@ -27,7 +27,7 @@ class Depth:
     def first(cls, depth: FloatArray, confidence: FloatArray, camera: Pinhole) -> Depth:
         """Start from one prediction scaled to chain units."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            log = np.where(depth > 0, np.log(depth), np.nan).astype(np.float32)
+            log = np.where((depth > 0) & np.isfinite(depth), np.log(depth), np.nan).astype(np.float32)
         confidence = np.where(np.isfinite(log), confidence, 0).astype(np.float32)
         return cls(log, confidence, camera, confidence)
 
@@ -90,7 +90,10 @@ class Keyframe:
     def average(self, other: Depth | None, log_scale: float) -> None:
         """Average another prediction of this view, in window units, into the depth."""
         if other is not None and self.depth is not None:
+            before = float(self.depth.weight.sum())
             self.depth = self.depth.add(other.scaled(log_scale))
+            # Only what was there is corrected.
+            self.depth_correction *= before / max(float(self.depth.weight.sum()), 1e-9)
 
     def fused(self, T_submap_cam: Array, size: float = 1.0) -> FusedKeyframe:
         """What the map needs of this keyframe; ``size`` is the factor on its submap's."""

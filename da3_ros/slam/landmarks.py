@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ class Seen:
         assert self.sharp is not None
         return Seen(self.ids[rows], self.pixels[rows], self.sharp[rows])
 
+    def shifted(self, ids: Ids, pixels: Array) -> Seen:
+        """Those among ids (N,) ascending lie aside by pixels (N, 2)."""
+        return replace(self, pixels=self.pixels + shifts(self.ids, ids, pixels))
+
     def joined(self, other: Seen) -> Seen:
         """Both; ``other`` has newer landmarks only."""
         assert self.sharp is not None
@@ -40,6 +44,14 @@ class Seen:
             np.concatenate([self.pixels, other.pixels]),
             np.concatenate([self.sharp, other.sharp]),
         )
+
+
+def shifts(of: Ids, ids: Ids, pixels: Array) -> Array:
+    """Pixels (M, 2) of these (M,) where ids (N,) ascending have pixels (N, 2); 0 where they have none."""
+    if not len(ids):
+        return np.zeros((len(of), 2))
+    rows = np.minimum(np.searchsorted(ids, of), len(ids) - 1)
+    return np.where((ids[rows] == of)[:, None], pixels[rows], 0.0)
 
 
 class Landmarks:

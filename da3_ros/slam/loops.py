@@ -70,6 +70,8 @@ class Loops:
         self.problem = (
             "" if self._enabled or not enabled else "loops stay open: GTSAM is not installed; pip install gtsam"
         )
+        if self._enabled:
+            import gtsam  # noqa: F401  (a second, which the first loop should not cost)
         self.places = Places(config.loops.memory_mb)
         self._chosen: int | None = None  # an old view that is to be compared with the present
         self._out: Comparison | None = None

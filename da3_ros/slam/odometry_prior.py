@@ -10,7 +10,7 @@ by the opposite, so that it hardly shows in the mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class _Stand:
 
     T_chain_cam: Array  # (4, 4) chain units
     T_odom_cam: Array  # (4, 4) metres
+    frame_id: int = -1
 
 
 class OdometryPrior:
@@ -43,9 +44,14 @@ class OdometryPrior:
         """The chain or the odometry was interrupted: no step leads across."""
         self._last = None
 
-    def add(self, T_chain_cam: Array, T_odom_cam: Array) -> tuple[float, float] | None:
+    def moved(self, frame_id: int, T_chain_cam: Array) -> None:
+        """Refinement has moved a keyframe."""
+        if self._last is not None and self._last.frame_id == frame_id:
+            self._last = replace(self._last, T_chain_cam=T_chain_cam)
+
+    def add(self, T_chain_cam: Array, T_odom_cam: Array, frame_id: int = -1) -> tuple[float, float] | None:
         """Go on to a keyframe; returns log(metres per chain unit) and its 1-sigma where steps enough are there."""
-        stand = _Stand(T_chain_cam, T_odom_cam)
+        stand = _Stand(T_chain_cam, T_odom_cam, frame_id)
         if self._last is None:
             self._last = stand
             return None

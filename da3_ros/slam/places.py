@@ -38,7 +38,9 @@ class Place:
     @property
     def bytes(self) -> int:
         """What it takes."""
-        return self.jpeg.nbytes + self.log_depth.nbytes + self.confidence.nbytes
+        truth = self.bare.truth.depth if self.bare.truth else None  # where a simulated predictor needs it
+        known = truth.nbytes if truth is not None else 0
+        return self.jpeg.nbytes + self.log_depth.nbytes + self.confidence.nbytes + known
 
     def frame(self) -> Frame:
         """The frame, with its image."""
@@ -86,7 +88,7 @@ class Places:
         _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         confidence = np.clip(depth.confidence * 255, 0, 255).astype(np.uint8)
         reach = float(np.exp(np.nanmedian(keyframe.depth.log)))
-        bare, log_depth = replace(frame, image=_NO_IMAGE), depth.log.astype(np.float16)
+        bare, log_depth = replace(frame, image=_NO_IMAGE, priors=None), depth.log.astype(np.float16)
         self._kept[keyframe.index] = Place(
             keyframe, np.asarray(jpeg, np.uint8).ravel(), bare, log_depth, confidence, depth.camera, reach
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.junction import Junction
 from da3_ros.slam.keyframe import Keyframe
-from da3_ros.slam.landmarks import in_camera
+from da3_ros.slam.landmarks import Ids, in_camera
 from da3_ros.slam.refinement import Refinement, typical_depth
-from da3_ros.slam.schedule import Request, Tracked
+from da3_ros.slam.schedule import Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
 from da3_ros.slam.tracker import Features, Tracker
 from da3_ros.slam.window import View
@@ -24,10 +25,10 @@ from da3_ros.slam.window import View
 class Placing:
     """Ties the refinement of the last keyframes to the chain and to the tracker."""
 
-    def __init__(self, config: Config, chain: Chain, tracker: Tracker, *, refine: bool) -> None:
+    def __init__(self, config: Config, chain: Chain, tracker: Tracker, schedule: Schedule, *, refine: bool) -> None:
         """Without ``refine`` keyframes stay where windows put them."""
         self._fixed = config.refine.fixed
-        self._chain, self._tracker = chain, tracker
+        self._chain, self._tracker, self._schedule = chain, tracker, schedule
         self._refinement = Refinement(config, enabled=refine)
 
     @property
@@ -51,15 +52,19 @@ class Placing:
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
     ) -> None:
         """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
-        for keyframe, tracked in zip(placed, request.new, strict=True):
-            self._observe(keyframe, tracked)
-        lag = self._lag()
+        waiting = list(request.new)
+        for i, keyframe in enumerate(placed):
+            ids, aside = self._observe(keyframe, waiting[i])
+            self._tracker.shift(ids, aside)
+            self._schedule.shift(ids, aside)
+            waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
+        lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
         if self._refinement.enabled:
             known = [] if by.weak else agreeing(shared, by.seam.S_chain_win)
             poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
             self._refinement.measure([*(s.keyframe for s in known), *placed], poses, by.seam.S_chain_win.scale)
         if self._refinement.adjust(lag, _camera(placed[-1], request.new[-1])):
-            self._chain.moved()
+            self._chain.moved(before)
         else:
             self._refinement.restart(placed[-1])
         self._refinement.forget(lag, self._tracker.followed)
@@ -80,12 +85,12 @@ class Placing:
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
         self._tracker.add(gray, Features(new.ids, points[rows], covariance[rows], pixels, alive, misses))
 
-    def _observe(self, keyframe: Keyframe, tracked: Tracked) -> None:
-        """Where the keyframe saw landmarks: a little aside of where flow had brought them."""
+    def _observe(self, keyframe: Keyframe, tracked: Tracked) -> tuple[Ids, Array]:
+        """Where the keyframe saw landmarks (N,): aside of where flow had brought them by pixels (N, 2)."""
         before = [k for k in self._lag() if k.index < keyframe.index]
         seen = self._refinement.observe(keyframe, tracked.seen, tracked.gray, _camera(keyframe, tracked), before)
         rows = np.searchsorted(tracked.seen.ids, seen.ids)
-        self._tracker.shift(seen.ids, seen.pixels - tracked.seen.pixels[rows])
+        return seen.ids, seen.pixels - tracked.seen.pixels[rows]
 
     def _lag(self) -> list[Keyframe]:
         """The keyframes that are adjusted together, oldest first."""

@@ -113,6 +113,7 @@ class PriorClaims:
         active = self._chain.active
         self._used &= {k.frame_id for k in active}
         for keyframe in active:
+            self._odometry.moved(keyframe.frame_id, keyframe.T_chain_cam)
             if keyframe.frame is not None and keyframe.depth is not None:
                 self._hear_depth(keyframe.frame, keyframe.depth, keyframe.scale_row)
                 self._hear_pose(keyframe.frame, keyframe.T_chain_cam)
@@ -145,7 +146,7 @@ class PriorClaims:
         if T_odom_cam is None or frame.id <= self._stood:
             return
         self._stood = frame.id
-        claim = self._odometry.add(T_chain_cam, T_odom_cam)
+        claim = self._odometry.add(T_chain_cam, T_odom_cam, frame.id)
         if claim is not None:
             self._judge(self._wheels, *claim, -1)
 

@@ -30,6 +30,7 @@ _MOST = 300  # landmarks that are adjusted; more cost time and tell little
 _UNKNOWN_SCALE = 0.5  # 1-sigma of the log scale of depth behind a weak link
 _EXPECTED = 0.7  # usual length of a pair's residual (of 6), sigma
 _MOST_DOUBT = 30.0
+_FADING = 0.8  # of doubt, with each keyframe that nothing is known of
 _PRECISE = 3.0  # factor on the sigmas of windows; those that differ more cannot overrule landmarks
 _FEWEST = 12  # observations of a new keyframe; with fewer there is nothing to refine it by
 
@@ -46,7 +47,8 @@ class Refinement:
         self.repeats = Repeats(config.refine)
 
     def clear(self) -> None:
-        """Forget everything (the chain was cut)."""
+        """Forget all places (the chain was cut); what was learned of windows and of the calibration stays."""
+        self._images = {}
         self.landmarks.clear()
         self.repeats.clear()
 
@@ -127,6 +129,7 @@ class Refinement:
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
         views = [_among(self.landmarks.views[k.index], used) for k in lag]
         if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
+            self.doubt = max(1.0, _FADING * self.doubt)
             return False
         before = np.stack([se3.inverse(k.T_chain_cam) for k in lag])
         free = np.array([k.depth is not None for k in lag])
@@ -212,10 +215,12 @@ class Refinement:
     def _apply(self, found: Adjusted, lag: Sequence[Keyframe], views: Sequence[Seen], used: Ids, before: Array) -> None:
         landmarks = self.landmarks
         T_chain_cam = se3.inverse(found.T_cam_chain)
-        # Landmarks that one keyframe alone sees go where it goes.
-        for i, keyframe in enumerate(lag):
+        # The other landmarks go where the newest keyframe goes that sees them.
+        gone = used
+        for i, keyframe in reversed(list(enumerate(lag))):
             own = landmarks.views[keyframe.index].ids
-            rows = landmarks.rows(own[~np.isin(own, used)])
+            rows = landmarks.rows(own[~np.isin(own, gone)])
+            gone = np.union1d(gone, own)
             correction = float(found.log_scale[i]) - keyframe.depth_correction if keyframe.depth is not None else 0.0
             in_camera = se3.transform(before[i], landmarks.points[rows]) * np.exp(correction)
             landmarks.points[rows] = se3.transform(T_chain_cam[i], in_camera)

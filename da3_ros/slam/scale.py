@@ -34,6 +34,7 @@ class ScaleChain:
         self._variance = np.inf  # nothing known before the first claim
         self._value = 0.0
         self._count = 0
+        self._corrected: tuple[int, float, float] | None = None  # row, value, variance when loops moved it
         self._words: dict[Metre, float] = {}  # who has claimed -> sum of 1 / sigma_p^2
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class ScaleChain:
 
     def forget_claims(self) -> None:
         """Take back all claims: the next one decides."""
-        self._count, self._variance, self._words = 0, np.inf, {}
+        self._count, self._variance, self._words, self._corrected = 0, np.inf, {}, None
         self._information = [0.0] * len(self._information)
         self._weighted = [0.0] * len(self._weighted)
 
@@ -84,14 +85,22 @@ class ScaleChain:
         self._words[who] = self._words.get(who, 0.0) + 1 / noise
         self._information[row] += 1 / noise
         self._weighted[row] += claim / noise
-        if row in (-1, len(self._steps) - 1):
+        newest = len(self._steps) - 1
+        corrected = self._corrected[0] if self._corrected else -1
+        if row in (-1, newest):
             self._hear(claim, noise)
+            if corrected == newest:
+                self._corrected = (newest, self._value, self._variance)
             return
-        self._value, self._variance = 0.0, np.inf  # what came since was filtered without it
-        for step, information, weighted in zip(self._steps, self._information, self._weighted, strict=True):
-            self._variance += step**2
-            if information:
-                self._hear(weighted / information, 1 / information)
+        # What came since was filtered without it; what loops have said stands.
+        self._value, self._variance = self._corrected[1:] if self._corrected else (0.0, np.inf)
+        if row <= corrected:
+            self._hear(claim, noise + sum(step**2 for step in self._steps[row + 1 : corrected + 1]))
+            self._corrected = (corrected, self._value, self._variance)
+        for i in range(corrected + 1, newest + 1):
+            self._variance += self._steps[i] ** 2
+            if self._information[i]:
+                self._hear(self._weighted[i] / self._information[i], 1 / self._information[i])
 
     def _hear(self, claim: float, noise: float) -> None:
         """Filter a claim with this variance."""
@@ -105,10 +114,7 @@ class ScaleChain:
     def correct(self, value: float) -> None:
         """Go on from another s at the latest keyframe: loops have moved it."""
         self._value = value
-
-    def steps(self) -> Array:
-        """1-sigma (K,) of the step into every row."""
-        return np.array(self._steps)
+        self._corrected = (len(self._steps) - 1, self._value, self._variance)
 
     def claimed(self) -> Array:
         """Sum of 1 / sigma_p^2 and of z / sigma_p^2 over the claims of every row (K, 2)."""

@@ -13,7 +13,7 @@ from da3_ros.config import SeamConfig, WindowConfig
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.keyframe import Keyframe
-from da3_ros.slam.landmarks import Seen
+from da3_ros.slam.landmarks import Ids, Seen
 from da3_ros.slam.window import compose
 from da3_ros.types import Frame, ImageArray, Window
 
@@ -85,7 +85,6 @@ class Schedule:
         self._out: Request | None = None
         self._overtaken = 0  # windows that went before the comparison that waits
         self.requested = 0  # windows handed out so far
-        self.skipped = 0  # keyframes that a newer one replaced before they were predicted
 
     @property
     def waiting(self) -> bool:
@@ -100,7 +99,6 @@ class Schedule:
     def add_keyframe(self, tracked: Tracked) -> None:
         """Queue a keyframe; when the predictor is too slow the oldest queued one is given up."""
         room = max(self._window.size - self._window.overlap, 1)
-        self.skipped += max(len(self._pending) + 1 - room, 0)
         self._pending = [*self._pending, tracked][-room:]
         self._live = None
 
@@ -162,6 +160,16 @@ class Schedule:
         self._pending = [t.moved(T_new_old) for t in self._pending]
         self._repair = tuple(t.moved(T_new_old) for t in self._repair)
         self._live = self._live and self._live.moved(T_new_old)
+
+    def shift(self, ids: Ids, pixels: Array) -> None:
+        """Landmarks (N,) ascending lie aside by pixels (N, 2) in the frames that wait."""
+
+        def shifted(tracked: Tracked) -> Tracked:
+            return replace(tracked, seen=tracked.seen.shifted(ids, pixels))
+
+        self._pending = [shifted(t) for t in self._pending]
+        self._repair = tuple(shifted(t) for t in self._repair)
+        self._live = self._live and shifted(self._live)
 
     def clear(self) -> None:
         """Forget everything that waits (time gap); a window that is out must still be taken back."""

@@ -63,7 +63,7 @@ class Slam:
         self._junctions = Junctions(config, method, self._chain)
         self._priors = PriorClaims(config, self._chain, self._junctions, enabled=not method.plain)
         refine = config.refine.enabled and not method.plain
-        self._placing = Placing(config, self._chain, self._tracker, refine=refine)
+        self._placing = Placing(config, self._chain, self._tracker, self._schedule, refine=refine)
         enabled = config.loops.enabled and not method.plain
         self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
         self._intrinsics = Intrinsics()

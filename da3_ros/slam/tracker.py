@@ -16,7 +16,7 @@ from da3_ros.config import TrackerConfig
 from da3_ros.geometry import robust, se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
-from da3_ros.slam.landmarks import Ids, Seen
+from da3_ros.slam.landmarks import Ids, Seen, shifts
 from da3_ros.types import ImageArray
 
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
@@ -127,11 +127,8 @@ class Tracker:
 
     def shift(self, ids: Ids, pixels: Array) -> None:
         """Landmarks (N,) ascending, not all of them followed, were found to lie aside by pixels (N, 2) of late."""
-        if not len(ids):
-            return
-        rows = np.minimum(np.searchsorted(ids, self._features.ids), len(ids) - 1)
-        named = ids[rows] == self._features.ids
-        self._features.pixels = self._features.pixels + np.where(named[:, None], pixels[rows], 0).astype(np.float32)
+        moved = shifts(self._features.ids, ids, pixels)
+        self._features.pixels = self._features.pixels + moved.astype(np.float32)
 
     def forget(self) -> None:
         """Drop landmarks and motion (time gap)."""
@@ -253,7 +250,9 @@ class Tracker:
             vague = np.maximum(vague, 0)
             scaled = norm / np.sqrt(1 + vague)
             inlier = scaled < self._config.inlier_px
-            sigma = max(_MIN_SIGMA_PX, robust.MAD_TO_SIGMA * float(np.median(scaled)))
+            sigma = _MIN_SIGMA_PX
+            if np.isfinite(scaled).any():
+                sigma = max(sigma, robust.MAD_TO_SIGMA * float(np.median(scaled[np.isfinite(scaled)])))
             weight = robust.tukey_weights(np.where(np.isfinite(scaled), scaled, 1e9), sigma) / (1 + vague)
             # Jacobian of the pixel with respect to a left twist (rotation, translation).
             jacobian = np.concatenate([d_point @ se3.hat(-moved), d_point], axis=2)
