@@ -57,6 +57,12 @@ class Frame:
     truth: Truth | None = None
     priors: Priors | None = None
 
+    @property
+    def bytes(self) -> int:
+        """What it takes, image and truth (which a simulated predictor needs) together."""
+        depth = self.truth.depth if self.truth else None
+        return self.image.nbytes + (depth.nbytes if depth is not None else 0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:

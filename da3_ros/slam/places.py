@@ -38,9 +38,7 @@ class Place:
     @property
     def bytes(self) -> int:
         """What it takes."""
-        truth = self.bare.truth.depth if self.bare.truth else None  # where a simulated predictor needs it
-        known = truth.nbytes if truth is not None else 0
-        return self.jpeg.nbytes + self.log_depth.nbytes + self.confidence.nbytes + known
+        return self.jpeg.nbytes + self.log_depth.nbytes + self.confidence.nbytes + self.bare.bytes
 
     def frame(self) -> Frame:
         """The frame, with its image."""
