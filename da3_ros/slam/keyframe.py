@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -48,6 +49,10 @@ class Depth:
     def any(self) -> bool:
         """Some pixel is valid."""
         return bool(np.isfinite(self.log).any())
+
+    def median(self) -> float:
+        """Of the valid pixels; there must be some."""
+        return float(np.exp(np.nanmedian(self.log)))
 
     def scaled(self, log_scale: float) -> Depth:
         """The same depth in other units."""
@@ -113,6 +118,12 @@ class Keyframe:
             np.asarray(image, np.uint8),
             self.weak,
         )
+
+
+def typical_depth(keyframes: Sequence[Keyframe]) -> float | None:
+    """Geometric mean of the keyframes' median depths, chain units; None where none has depth."""
+    medians = [k.depth.median() for k in keyframes if k.depth is not None and k.depth.any()]
+    return float(np.exp(np.log(medians).mean())) if medians else None
 
 
 def is_due(config: KeyframeConfig, since_s: float, track: Track, min_inliers: int) -> bool:

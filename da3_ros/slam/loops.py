@@ -284,7 +284,7 @@ class Loops:
     def _reach(self, keyframe: Keyframe) -> float:
         """Median depth of a keyframe, chain units."""
         if keyframe.depth is not None:
-            return float(np.exp(np.nanmedian(keyframe.depth.log)))
+            return keyframe.depth.median()
         return self.places[keyframe.index].reach if keyframe.index in self.places else 1.0
 
     def _sides(self, comparison: Comparison, views: Sequence[View]) -> tuple[Side, Side] | None:
@@ -321,7 +321,7 @@ def _step(keyframe: Keyframe, seam: Seam, *, first: bool) -> Step:
     A shared view is off its consensus by its own error and by that of the keyframe on the chain, and a step by those of
     its two ends: as much.
     """
-    reach = float(np.exp(np.nanmedian(keyframe.depth.log))) if keyframe.depth is not None else 1.0
+    reach = keyframe.depth.median() if keyframe.depth is not None else 1.0
     if keyframe.weak:
         return Step(_WEAK.rotation, _WEAK.translation * reach, _WEAK.log_scale)
     turn, shift = (

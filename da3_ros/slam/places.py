@@ -85,7 +85,7 @@ class Places:
         bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
         _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         confidence = np.clip(depth.confidence * 255, 0, 255).astype(np.uint8)
-        reach = float(np.exp(np.nanmedian(keyframe.depth.log)))
+        reach = keyframe.depth.median()
         bare, log_depth = replace(frame, image=_NO_IMAGE, priors=None), depth.log.astype(np.float16)
         self._kept[keyframe.index] = Place(
             keyframe, np.asarray(jpeg, np.uint8).ravel(), bare, log_depth, confidence, depth.camera, reach

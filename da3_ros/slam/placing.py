@@ -13,9 +13,9 @@ from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.junction import Junction
-from da3_ros.slam.keyframe import Keyframe
+from da3_ros.slam.keyframe import Keyframe, typical_depth
 from da3_ros.slam.landmarks import Ids, in_camera
-from da3_ros.slam.refinement import Refinement, typical_depth
+from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
 from da3_ros.slam.tracker import Features, Tracker

@@ -18,7 +18,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawing
 from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
-from da3_ros.slam.keyframe import Keyframe
+from da3_ros.slam.keyframe import Keyframe, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen
 from da3_ros.slam.repeats import Repeats
 from da3_ros.slam.schedule import Kind, Request
@@ -232,12 +232,6 @@ class Refinement:
         landmarks.points[rows], landmarks.covariance[rows] = found.points, found.point_covariance
         wrong = found.direction_error > _OUTLIER
         landmarks.remove(np.unique(np.concatenate([seen.ids for seen in views])[wrong]))
-
-
-def typical_depth(keyframes: Sequence[Keyframe]) -> float | None:
-    """Geometric mean of the keyframes' median depths, chain units; None where none has depth."""
-    medians = [float(np.nanmedian(k.depth.log)) for k in keyframes if k.depth is not None and k.depth.any()]
-    return float(np.exp(np.mean(medians))) if medians else None
 
 
 def _shared_ids(views: Sequence[Seen]) -> Ids:

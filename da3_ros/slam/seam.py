@@ -17,7 +17,7 @@ from da3_ros.config import SeamConfig
 from da3_ros.geometry import robust, se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.geometry.sim3 import Sim3
-from da3_ros.slam.keyframe import Depth, Keyframe
+from da3_ros.slam.keyframe import Depth, Keyframe, typical_depth
 
 _CELL = 8  # depth error is correlated over patches of about this many pixels
 _SAMPLE = 2  # every second pixel in both axes is plenty
@@ -117,8 +117,7 @@ def place(shared: Sequence[Shared], scale: float) -> tuple[Sim3, float, float]:
     middle = np.median(offsets, axis=0)
     distance = np.linalg.norm(offsets - middle, axis=1)
     translation = offsets[_usual(distance)].mean(axis=0)
-    depths = [float(np.nanmedian(s.keyframe.depth.log)) for s in shared if s.keyframe.depth is not None]
-    typical = float(np.exp(np.mean(depths))) if depths else 1.0
+    typical = typical_depth([s.keyframe for s in shared]) or 1.0
     angle = float(np.rad2deg(np.median(angles)))
     return Sim3(scale, rotation, translation), angle, float(np.median(distance)) / typical
 

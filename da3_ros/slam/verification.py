@@ -63,7 +63,7 @@ def compare(old: Side, new: Side, loops: LoopConfig, seam: SeamConfig, break_log
     a, b = old.shared[old.chosen], new.shared[new.chosen]
     assert a.depth is not None
     assert b.depth is not None
-    reach = min(_median(a.depth), _median(b.depth))
+    reach = min(a.depth.median(), b.depth.median())
     distance = float(np.linalg.norm(a.T_win_cam[:3, 3] - b.T_win_cam[:3, 3])) / reach
     if distance > loops.max_distance:
         return Finding(None, f"the views are {distance:.2f} of the median depth apart")
@@ -77,7 +77,7 @@ def compare(old: Side, new: Side, loops: LoopConfig, seam: SeamConfig, break_log
         return Finding(None, f"{inliers} features fit")
     turn = np.rad2deg(se3.rotation_angle(T_matched[:3, :3].T @ S_a_b.rotation))
     assert a.keyframe.depth is not None
-    shift = float(np.linalg.norm(T_matched[:3, 3] - S_a_b.translation)) / _median(a.keyframe.depth)
+    shift = float(np.linalg.norm(T_matched[:3, 3] - S_a_b.translation)) / a.keyframe.depth.median()
     if turn > _TURN_DEG or shift > _SHIFT:
         return Finding(None, f"features say otherwise by {turn:.1f} deg and {shift:.2f} of the median depth")
     return Finding(Loop(a.keyframe.index, b.keyframe.index, S_a_b, _sigma(old, new, seams, S_a_b)), "")
@@ -166,13 +166,9 @@ def _sigma(old: Side, new: Side, seams: Sequence[Seam], S_a_b: Sim3) -> Array:
     count = min(len(old.shared), len(new.shared))
     depth = new.shared[new.chosen].keyframe.depth
     assert depth is not None
-    reach, away = _median(depth), float(np.linalg.norm(S_a_b.translation)) / S_a_b.scale
+    reach, away = depth.median(), float(np.linalg.norm(S_a_b.translation)) / S_a_b.scale
     turn, shift, stretch = np.linalg.norm([(s.rotation_deg, s.centre, s.sigma) for s in seams], axis=0)
     each = robust.MEDIAN_LENGTH * np.sqrt(count)  # the views of a side are off one by one, and their mean less
     turn, shift = np.deg2rad(turn) / each, shift * reach / each
     least = _LEAST_SHIFT * (away + 0.5 * reach)
     return np.hypot([turn, shift, stretch], [_LEAST_TURN, least, _LEAST_STRETCH])
-
-
-def _median(depth: Depth) -> float:
-    return float(np.exp(np.nanmedian(depth.log)))
