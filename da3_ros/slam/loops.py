@@ -207,6 +207,9 @@ class Loops:
         """Judge the window that was out; returns whether the keyframes have moved."""
         comparison, self._out = self._out, None
         assert comparison is not None, "no comparison is out"
+        if not all(view.posed for view in views):
+            self.refused.append("the prediction does not say where all views are")
+            return False
         sides = self._sides(comparison, views)
         if sides is None:
             return False

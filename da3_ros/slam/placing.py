@@ -40,11 +40,11 @@ class Placing:
         """The chain was cut."""
         self._refinement.clear()
 
-    def weigh(self, request: Request, shared: Sequence[Shared], T_chain_cam: Array) -> Array:
+    def weigh(self, request: Request, shared: Sequence[Shared], new: Sequence[View], T_chain_cam: Array) -> Array:
         """Poses (N, 4, 4) of a window's new frames, given where the window and the tracker have them."""
         known = [s.keyframe for s in shared]
         depth = typical_depth(known)
-        if not self._refinement.enabled or depth is None:
+        if not self._refinement.enabled or depth is None or not all(view.posed for view in new):
             return T_chain_cam
         return self._refinement.weigh(request, known, T_chain_cam, depth)
 
@@ -61,8 +61,10 @@ class Placing:
         lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
         if self._refinement.enabled:
             known = [] if by.weak else agreeing(shared, by.seam.S_chain_win)
-            poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for view in new)]
-            self._refinement.measure([*(s.keyframe for s in known), *placed], poses, by.seam.S_chain_win.scale)
+            seen = [(k, view) for k, view in zip(placed, new, strict=True) if view.posed]
+            poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for _, view in seen)]
+            keyframes = [*(s.keyframe for s in known), *(k for k, _ in seen)]
+            self._refinement.measure(keyframes, poses, by.seam.S_chain_win.scale)
         if self._refinement.adjust(lag, _camera(placed[-1], request.new[-1])):
             self._chain.moved(before)
         else:

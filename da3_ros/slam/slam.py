@@ -148,8 +148,11 @@ class Slam:
             for s in shared:
                 s.keyframe.average(s.depth, junction.seam.log_scale)
         T_chain_cam = np.stack([junction.seam.S_chain_win.act_pose(view.T_win_cam) for view in new])
+        for i, tracked in enumerate(request.new):
+            if not np.isfinite(T_chain_cam[i]).all():
+                T_chain_cam[i] = tracked.T_chain_cam  # nobody else knows
         if not junction.weak:
-            T_chain_cam = self._placing.weigh(request, shared, T_chain_cam)
+            T_chain_cam = self._placing.weigh(request, shared, new, T_chain_cam)
         if request.kind is Kind.LIVE:
             self._junctions.observe_scale(junction, prediction.scale_sigma)
             self._place_live(request, T_chain_cam[-1], new[-1].depth_scaled(junction.seam.log_scale))
@@ -314,7 +317,8 @@ class Slam:
     def _shared(self, request: Request, views: Sequence[View]) -> list[Shared]:
         placed = {k.frame_id: k for k in self._chain.active}
         frames = request.window.frames[: -len(request.new)]
-        return [Shared(placed[f.id], view.T_win_cam, view.depth) for f, view in zip(frames, views, strict=False)]
+        pairs = zip(frames, views, strict=False)
+        return [Shared(placed[f.id], view.T_win_cam, view.depth) for f, view in pairs if view.posed]
 
     def _place_keyframes(
         self,

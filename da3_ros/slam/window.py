@@ -34,9 +34,14 @@ def compose(
 class View:
     """One view of a predicted window."""
 
-    T_win_cam: Array  # (4, 4) window units
+    T_win_cam: Array  # (4, 4) window units; NaN where its rays form no camera
     camera: Pinhole  # the predictor's where the frame is not calibrated, at the size of the depth
     depth: Depth | None  # window units, where it was asked for
+
+    @property
+    def posed(self) -> bool:
+        """The prediction says where it is."""
+        return bool(np.isfinite(self.T_win_cam).all())
 
     def depth_scaled(self, log_scale: float) -> Depth:
         """Depth in chain units; new views always have one."""
@@ -56,21 +61,24 @@ def unpack(
         new: how many of the last views must have depth.
 
     Raises:
-        PredictorError: the prediction's shapes do not fit, it is not finite, or its rays do not form a camera.
+        PredictorError: the prediction's shapes do not fit, it is not finite, or its rays do not form a camera in any of
+            the views before the new ones (in any view, where there are none).
     """
     frames = prediction.window.frames
     count, height, width = prediction.depth.shape
     if count != len(frames) or prediction.confidence.shape != prediction.depth.shape:
         raise PredictorError("the prediction's shapes do not fit its window")
-    T_win_cam, seen = _cameras(prediction, given, (width, height))
-    if T_win_cam.shape != (count, 4, 4) or not np.isfinite(T_win_cam).all():
-        raise PredictorError("the predicted poses are not finite")
+    T_win_cam, seen, problem = _cameras(prediction, given, (width, height))
+    if T_win_cam.shape != (count, 4, 4):
+        raise PredictorError("the prediction's shapes do not fit its window")
     views = []
     for i in range(count):
         camera = (believed[i] or seen[i]).resized(width, height)
         asked = i in prediction.window.depth_views
         depth = Depth.first(prediction.depth[i], prediction.confidence[i], camera) if asked else None
         views.append(View(T_win_cam[i], seen[i], depth))
+    if not any(view.posed for view in views[: -max(new, 1)] or views):
+        raise PredictorError(problem or "the predicted poses are not finite")
     if any(view.depth is None or not view.depth.any() for view in views[-max(new, 1) :]):
         raise PredictorError("the prediction has no valid depth for the newest view")
     return views
@@ -78,17 +86,26 @@ def unpack(
 
 def _cameras(
     prediction: Prediction, given: Sequence[Pinhole | None], size: tuple[int, int]
-) -> tuple[Array, list[Pinhole]]:
+) -> tuple[Array, list[Pinhole], str]:
+    """Poses (N, 4, 4), NaN where there is none, cameras, and why there is no pose somewhere."""
     if prediction.T_window_cam is not None:
         found = [g or p for g, p in zip(given, prediction.cameras or given, strict=True)]
         if any(camera is None for camera in found):
             raise PredictorError("the prediction has poses but no intrinsics, and the camera is not calibrated")
-        return prediction.T_window_cam, [camera.resized(*size) for camera in found if camera is not None]
+        return prediction.T_window_cam, [camera.resized(*size) for camera in found if camera is not None], ""
     if prediction.rays is None:
         raise PredictorError("the prediction has neither rays nor poses")
-    maps = zip(prediction.rays.rays, prediction.rays.confidence, given, strict=True)
-    try:
-        fits = [ray_geometry.camera_from_rays(rays, weight, size, known) for rays, weight, known in maps]
-    except ValueError as error:
-        raise PredictorError(f"the predicted rays form no camera: {error}") from error
-    return np.stack([fit.T_frame_cam for fit in fits]), [fit.camera for fit in fits]
+    poses, cameras, problem = [], [], ""
+    for rays, weight, known in zip(prediction.rays.rays, prediction.rays.confidence, given, strict=True):
+        try:
+            fit = ray_geometry.camera_from_rays(rays, weight, size, known)
+        except ValueError as error:
+            problem = f"the predicted rays form no camera: {error}"
+            if known is None:
+                raise PredictorError(problem) from error
+            poses.append(np.full((4, 4), np.nan))
+            cameras.append(known.resized(*size))
+        else:
+            poses.append(fit.T_frame_cam)
+            cameras.append(fit.camera)
+    return np.stack(poses), cameras, problem
