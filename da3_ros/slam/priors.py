@@ -16,11 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from da3_ros.config import Config
-from da3_ros.geometry.se3 import Array
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.depth_prior import measure
 from da3_ros.slam.junction import Junction, Junctions
-from da3_ros.slam.keyframe import Depth
+from da3_ros.slam.keyframe import Depth, Keyframe
 from da3_ros.slam.odometry_prior import OdometryPrior
 from da3_ros.slam.schedule import Tracked
 from da3_ros.slam.window import View
@@ -99,29 +98,26 @@ class PriorClaims:
         """The chain was interrupted."""
         self._odometry.forget()
 
-    def observe(self, new: Sequence[Tracked], views: Sequence[View], T_chain_cam: Array, junction: Junction) -> float:
-        """Hear the claims of keyframes about to be placed at poses (N, 4, 4), and late ones of those in the window.
+    def observe(self, new: Sequence[Tracked], views: Sequence[View], junction: Junction) -> float:
+        """Hear the claims of keyframes about to be placed, and late ones of those in the window.
 
         Returns:
             Map units per chain unit, with all that is known now.
         """
         if self._enabled:
-            self._hear(new, views, T_chain_cam, junction)
+            self._hear(new, views, junction)
         return float(np.exp(self._chain.scale.value))
 
-    def _hear(self, new: Sequence[Tracked], views: Sequence[View], T_chain_cam: Array, junction: Junction) -> None:
+    def _hear(self, new: Sequence[Tracked], views: Sequence[View], junction: Junction) -> None:
         active = self._chain.active
         self._used &= {k.frame_id for k in active}
         for keyframe in active:
             self._odometry.moved(keyframe.frame_id, keyframe.T_chain_cam)
             if keyframe.frame is not None and keyframe.depth is not None:
                 self._hear_depth(keyframe.frame, keyframe.depth, keyframe.scale_row)
-                self._hear_pose(keyframe.frame, keyframe.T_chain_cam)
-        if junction.weak:
-            self._odometry.forget()
-        for tracked, view, T in zip(new, views, T_chain_cam, strict=True):
+                self._hear_pose(keyframe, keyframe.frame)
+        for tracked, view in zip(new, views, strict=True):
             self._hear_depth(tracked.frame, view.depth_scaled(junction.seam.log_scale), -1)
-            self._hear_pose(tracked.frame, T)
 
     def _said(self, frame: Frame) -> Priors:
         said, late = frame.priors or Priors(), self._late.get(frame.id, Priors())
@@ -140,13 +136,15 @@ class PriorClaims:
         else:
             self._judge(self._depth, found.log_scale, found.sigma, row)
 
-    def _hear_pose(self, frame: Frame, T_chain_cam: Array) -> None:
-        """Go on by odometry to a keyframe; it is heard of once, in the order of time."""
+    def _hear_pose(self, keyframe: Keyframe, frame: Frame) -> None:
+        """Go on by odometry to a keyframe, once it was refined; it is heard of once, in the order of time."""
         T_odom_cam = self._said(frame).T_odom_cam
         if T_odom_cam is None or frame.id <= self._stood:
             return
         self._stood = frame.id
-        claim = self._odometry.add(T_chain_cam, T_odom_cam, frame.id)
+        if keyframe.weak:
+            self._odometry.forget()
+        claim = self._odometry.add(keyframe.T_chain_cam, T_odom_cam, frame.id)
         if claim is not None:
             self._judge(self._wheels, *claim, -1)
 

@@ -159,7 +159,7 @@ class Slam:
             fused = []
         else:
             self._junctions.extend_scale(junction, prediction.scale_sigma)
-            scale = self._priors.observe(request.new, new, T_chain_cam, junction)
+            scale = self._priors.observe(request.new, new, junction)
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
             self._loops.placed(request.new, prediction.tokens, junction.seam)
