@@ -85,7 +85,9 @@ class ScaleConfig:
 class RefineConfig:
     """Adjustment of the last keyframes to the landmarks that they see in common."""
 
-    enabled: bool = param(True, "adjust them; false: keep the poses that the windows have")
+    enabled: bool = param(
+        True, "adjust the last keyframes to followed features and predicted depth; false: keep the poses of the windows"
+    )
     fixed: int = param(3, "keyframes that have left the window and still hold the others in place", low=1, high=20)
     pixel_sigma: float = param(1.0, "1-sigma of a followed feature, px of the shrunk image", low=0.01)
     aligned_sigma: float = param(0.3, "the same of one that was aligned with an older keyframe, px", low=0.01)

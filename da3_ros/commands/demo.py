@@ -26,7 +26,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--source", default=WORLD, metavar="SOURCE", help=f"what to play (default {WORLD})")
     parser.add_argument("--rate", type=float, default=1.0, metavar="R", help="playback speed (default 1)")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
-    options.add_config(parser)
+    options.add_config(parser, PREDICTOR)
     parser.set_defaults(run=run)
 
 
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     da3 = Path(sys.argv[0]).absolute() if Path(sys.argv[0]).name == "da3" else "da3"
     sys.stdout.write(
         f"map: {(out / 'map.ply').resolve()}\n"
-        f"Next: {da3} eval {bag.resolve()}   (the same without ROS)\n"
-        f"      {da3} eval YOUR_BAG --live\n"
+        f"Next: {da3} eval {bag.resolve()} --predictor {config.predictor}   (the same without ROS)\n"
+        f"      {da3} eval YOUR_BAG --live --predictor {PREDICTOR}\n"
     )
     return code
 

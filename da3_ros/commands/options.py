@@ -35,8 +35,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", metavar="A:B", help="frames A up to B only, such as 0:100, 50: or -50:")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that make up the configuration."""
+def add_config(parser: argparse.ArgumentParser, predictor: str = "simulated") -> None:
+    """Declare the options that make up the configuration; ``predictor`` is the command's default."""
     group = parser.add_argument_group("configuration (a later one of these wins)")
     group.add_argument("--config", type=Path, metavar="FILE", help="a YAML file, as 'da3 config' prints it")
     group.add_argument(
@@ -50,8 +50,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--predictor",
         metavar="NAME",
-        help="simulated (the default: ground truth with the errors of a network), recorded:FILE (made by --record), or "
-        "a network: da3-small, another of 'da3 model list', owner/name of the hub, a folder",
+        help=f"simulated (ground truth with the errors of a network), recorded:FILE (made by --record), or a network: "
+        f"da3-tiny, da3-small, another of 'da3 model list', owner/name of the hub, a folder (default: {predictor})",
     )
     group.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default 0)")
 

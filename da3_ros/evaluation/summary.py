@@ -127,7 +127,7 @@ def _trajectory_rows(summary: Summary) -> list[str]:
         pair("ATE after Sim3, m", "ate_sim3_m", ".4f"),
         pair("ATE after SE3, m", "ate_se3_m", ".4f"),
         pair("ATE rotation, deg", "ate_rot_deg", ".3f"),
-        pair("scale, estimate / truth", "scale", ".4f"),
+        pair("scale, estimate / truth", "scale", ".4f") + ("" if summary["metric"] else "   no metres claimed"),
         pair("scale drift, %", "scale_drift", ".2f", 100),
         pair("RPE, mm per frame", "rpe_trans_m", ".2f", 1000),
         pair("RPE, deg per frame", "rpe_rot_deg", ".3f"),

@@ -30,6 +30,7 @@ from da3_ros.sources.encodings import decode_compressed, decode_depth, decode_im
 from da3_ros.types import Frame, ImageArray
 
 _CALIBRATION_WAIT_S = 0.3
+_ADVICE = "; with a camera choose a network, such as -p predictor:=da3-small"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -343,7 +344,7 @@ class Intake:
         """Hand over the frames whose truth is complete."""
         for ready in truth.ready():
             if ready is None:
-                self._drop("no_truth", f"the simulated predictor lacks ground truth: {truth.explain()}")
+                self._drop("no_truth", f"the simulated predictor lacks ground truth: {truth.explain()}{_ADVICE}")
             elif self.body is not None:
                 frame, arrived = ready
                 assert frame.truth is not None

@@ -47,7 +47,7 @@ from da3_ros.sources.tum import read_tum
 from da3_ros.types import Trajectory
 
 NODE = "/da3_slam"
-START_S = 30.0
+START_S = 120.0
 LOAD_S = 3600.0  # a network may have to be downloaded and compiled
 DRAIN_S = 60.0
 _QUIET_S = 1.5
