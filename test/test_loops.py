@@ -20,6 +20,7 @@ from da3_ros.predictors import open_predictor
 from da3_ros.slam import appearance
 from da3_ros.slam.graph import Loop
 from da3_ros.slam.keyframe import Depth, Keyframe
+from da3_ros.slam.landmarks import Seen
 from da3_ros.slam.places import Places
 from da3_ros.slam.schedule import Kind, Schedule, Tracked
 from da3_ros.slam.slam import Slam
@@ -261,7 +262,7 @@ def test_tokens_are_described_by_class_and_patches():
 def test_keyframes_go_before_comparisons_but_not_forever():
     config = Config()
     frames = [Frame(i, i, np.zeros((4, 4, 3), np.uint8), None) for i in range(20)]
-    tracked = [Tracked(f, np.zeros((4, 4), np.uint8), np.eye(4), None) for f in frames]  # type: ignore[arg-type]
+    tracked = [Tracked(f, np.zeros((4, 4), np.uint8), np.eye(4), Seen()) for f in frames]
 
     class Waiting:
         due = True

@@ -45,6 +45,12 @@ def at_pixels(pixels: NDArray[np.floating], size: tuple[int, int], shape: tuple[
     return np.stack([down.clip(0, shape[0] - 1), across.clip(0, shape[1] - 1)])
 
 
+def cells_of(pixels: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.intp]:
+    """Number of the cell (N,) that each pixel (N, 2) of an image of a size (width, height) lies in."""
+    down, across = at_pixels(pixels, size, GRID)
+    return np.asarray(down * GRID[1] + across, np.intp)
+
+
 def align(
     predicted: NDArray[np.floating], measured: NDArray[np.floating], cells: NDArray[np.integer], *, shift: bool = False
 ) -> DepthScale:

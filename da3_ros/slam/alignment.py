@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.keyframe import Depth
@@ -40,19 +41,12 @@ class Drawing:
         """
         width, height = camera.size
         coarse = camera.resized(max(width // _COARSE, 1), max(height // _COARSE, 1))
-        log_z = cv2.resize(depth.log, coarse.size, interpolation=cv2.INTER_NEAREST)
-        z = np.exp(log_z)
-        y, x = np.mgrid[: coarse.height, : coarse.width].astype(np.float32)
-        T = T_old_new.astype(np.float32)
-        points = np.stack([(x - coarse.cx) / coarse.fx * z, (y - coarse.cy) / coarse.fy * z, z], axis=-1)
-        points = points.astype(np.float32) @ T[:3, :3].T + T[:3, 3]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            points[points[..., 2] <= 0] = np.nan
-            u = points[..., 0] / points[..., 2] * camera.fx + camera.cx
-            v = points[..., 1] / points[..., 2] * camera.fy + camera.cy
-        self._source = [cv2.resize(m.astype(np.float32), camera.size, interpolation=cv2.INTER_LINEAR) for m in (u, v)]
-        shown = [np.nan_to_num(m, nan=-1e4, posinf=-1e4, neginf=-1e4) for m in self._source]
-        self._image = cv2.remap(old, shown[0], shown[1], cv2.INTER_LINEAR)
+        z = np.exp(cv2.resize(depth.log, coarse.size, interpolation=cv2.INTER_NEAREST))
+        points = se3.transform(T_old_new, (z[:, :, None] * coarse.directions()).reshape(-1, 3))
+        shown = camera.project(points).reshape(coarse.height, coarse.width, 2).astype(np.float32)
+        # (h, w, 2) pixel of the older image that each pixel of the drawing shows
+        self._source = cv2.resize(shown, camera.size, interpolation=cv2.INTER_LINEAR)
+        self._image = cv2.remap(old, np.nan_to_num(self._source, nan=-1e4), None, cv2.INTER_LINEAR)
 
     def find(self, new: ImageArray, pixels_old: Array, pixels_new: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Align landmarks.
@@ -84,7 +78,7 @@ class Drawing:
     def _at(self, pixels: Array) -> Array:
         """Pixels (N, 2) of the older image that the drawing shows at pixels (N, 2)."""
         grid = np.ascontiguousarray(pixels, np.float32).reshape(-1, 1, 2)
-        return np.stack([cv2.remap(m, grid, None, cv2.INTER_LINEAR)[:, 0] for m in self._source], axis=1).astype(float)
+        return np.asarray(cv2.remap(self._source, grid, None, cv2.INTER_LINEAR)[:, 0], float)
 
     def _jacobian(self, pixels: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Of ``_at`` (N, 2, 2), and where (N,) there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from da3_ros.config import Config
-from da3_ros.geometry.depth_alignment import GRID, DepthScale, align, at_pixels
+from da3_ros.geometry.depth_alignment import DepthScale, align, at_pixels, cells_of
 from da3_ros.slam.keyframe import Depth
 from da3_ros.types import DepthPoints
 
@@ -30,8 +30,7 @@ def measure(points: DepthPoints, size: tuple[int, int], depth: Depth, config: Co
     log = depth.log[rows, columns]
     kept = np.isfinite(log) & (depth.confidence[rows, columns] >= config.seam.min_confidence)
     kept &= ~depth.edges(config.seam.edge_ratio)[rows, columns]
-    down, across = at_pixels(points.pixels[kept], size, GRID)
-    cells = down * GRID[1] + across
+    cells = cells_of(points.pixels[kept], size)
     found = align(np.exp(log[kept]), points.depth[kept], cells, shift=config.prior.depth_shift)
     sigma = float(np.hypot(found.sigma, config.prior.depth_sigma))
     return DepthScale(found.log_scale, sigma, found.points, found.cells)

@@ -19,16 +19,15 @@ class Seen:
 
     ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) ascending
     pixels: Array = field(default_factory=lambda: np.zeros((0, 2)))  # (N, 2) of the shrunk image
-    sharp: NDArray[np.bool_] | None = None  # (N,) which of the pixels were aligned; None: none
+    sharp: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))  # (N,) aligned; left out: none
 
     def __post_init__(self) -> None:
         """Fill in what was left out."""
-        if self.sharp is None:
+        if len(self.sharp) != len(self.ids):
             object.__setattr__(self, "sharp", np.zeros(len(self.ids), bool))
 
     def taken(self, rows: NDArray[np.generic]) -> Seen:
         """Some of them."""
-        assert self.sharp is not None
         return Seen(self.ids[rows], self.pixels[rows], self.sharp[rows])
 
     def shifted(self, ids: Ids, pixels: Array) -> Seen:
@@ -37,8 +36,6 @@ class Seen:
 
     def joined(self, other: Seen) -> Seen:
         """Both; ``other`` has newer landmarks only."""
-        assert self.sharp is not None
-        assert other.sharp is not None
         return Seen(
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.pixels, other.pixels]),

@@ -101,12 +101,11 @@ class Loops:
             tokens: (N, T, C) of the views of their window, the last of them theirs, where the predictor gives them.
             seam: over which they were placed.
         """
-        keyframes = self._chain.keyframes[-len(new) :]
-        for i, keyframe in enumerate(keyframes):
-            keyframe.step = _step(keyframe, seam, first=i == 0)
         if not self._enabled:
             return
+        keyframes = self._chain.keyframes[-len(new) :]
         for i, (keyframe, tracked) in enumerate(zip(keyframes, new, strict=True)):
+            keyframe.step = _step(keyframe, seam, first=i == 0)
             own = None if tokens is None else tokens[i - len(new)]
             look = appearance.of_image(tracked.gray) if own is None else appearance.of_tokens(own)
             self.places.looks[keyframe.index] = look

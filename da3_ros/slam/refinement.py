@@ -14,6 +14,7 @@ import numpy as np
 from da3_ros.config import Config
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.depth_alignment import cells_of
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawing
@@ -25,7 +26,6 @@ from da3_ros.slam.schedule import Kind, Request
 from da3_ros.types import ImageArray
 
 _OUTLIER = 6.0  # sigma of reprojection
-_GRID = (6, 8)  # depth errors are alike within a cell of about this grid
 _MOST = 300  # landmarks that are adjusted; more cost time and tell little
 _UNKNOWN_SCALE = 0.5  # 1-sigma of the log scale of depth behind a weak link
 _EXPECTED = 0.7  # usual length of a pair's residual (of 6), sigma
@@ -61,22 +61,26 @@ class Refinement:
         """
         seen = seen.taken(self.landmarks.known(seen.ids))
         if self.enabled:
-            pixels, sharp, left = seen.pixels.copy(), np.zeros(len(seen.ids), bool), np.ones(len(seen.ids), bool)
-            for old in lag:
-                view = self.landmarks.views.get(old.index)
-                if view is None or old.index not in self._images or keyframe.depth is None:
-                    continue
-                rows = np.flatnonzero(left & np.isin(seen.ids, view.ids))
-                if len(rows):
-                    left[rows] = False
-                    T_old_new = se3.inverse(old.T_chain_cam) @ keyframe.T_chain_cam
-                    drawing = Drawing(self._images[old.index], T_old_new, keyframe.depth, camera)
-                    there = view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
-                    pixels[rows], sharp[rows] = drawing.find(gray, there, pixels[rows])
-            seen = Seen(seen.ids, pixels, sharp)
+            seen = self._aligned(keyframe, seen, gray, camera, [k for k in lag if k.index in self._images])
             self._images[keyframe.index] = gray
         self.landmarks.views[keyframe.index] = seen
         return seen
+
+    def _aligned(
+        self, keyframe: Keyframe, seen: Seen, gray: ImageArray, camera: Pinhole, lag: Sequence[Keyframe]
+    ) -> Seen:
+        assert keyframe.depth is not None, "it was just placed"
+        pixels, sharp, left = seen.pixels.copy(), np.zeros(len(seen.ids), bool), np.ones(len(seen.ids), bool)
+        for old in lag:
+            view = self.landmarks.views.get(old.index, Seen())
+            rows = np.flatnonzero(left & np.isin(seen.ids, view.ids))
+            if len(rows):
+                left[rows] = False
+                T_old_new = se3.inverse(old.T_chain_cam) @ keyframe.T_chain_cam
+                drawing = Drawing(self._images[old.index], T_old_new, keyframe.depth, camera)
+                there = view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
+                pixels[rows], sharp[rows] = drawing.find(gray, there, pixels[rows])
+        return Seen(seen.ids, pixels, sharp)
 
     def measure(self, keyframes: Sequence[Keyframe], T_win_cam: Sequence[Array], scale: float) -> None:
         """A window says how keyframes lie to each other, N times (4, 4); ``scale`` is chain units per its units."""
@@ -127,7 +131,7 @@ class Refinement:
             return False
         lag = [k for k in keyframes if k.index in self.landmarks.views]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
-        views = [_among(self.landmarks.views[k.index], used) for k in lag]
+        views = [seen.taken(np.isin(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
         if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
             self.doubt = max(1.0, _FADING * self.doubt)
             return False
@@ -243,19 +247,9 @@ def _shared_ids(views: Sequence[Seen]) -> Ids:
     return np.sort(ids[np.argsort(-count, kind="stable")[:_MOST]])
 
 
-def _among(seen: Seen, ids: Ids) -> Seen:
-    return seen.taken(np.isin(seen.ids, ids))
-
-
 def _alike(pixels: Array, camera: Pinhole) -> Array:
     """How many of these pixels (N, 2) lie in the same cell as each, so that their depth errors are one."""
-    if not len(pixels):
-        return np.zeros(0)
-    rows, columns = _GRID
-    cell = (pixels[:, 1] * rows / camera.height).astype(int) * columns + (pixels[:, 0] * columns / camera.width).astype(
-        int
-    )
-    _, inverse, count = np.unique(cell, return_inverse=True, return_counts=True)
+    _, inverse, count = np.unique(cells_of(pixels, camera.size), return_inverse=True, return_counts=True)
     return count[inverse].astype(float)
 
 

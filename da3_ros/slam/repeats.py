@@ -74,7 +74,7 @@ class Repeats:
         return float(doubt[0]), float(doubt[1])
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget the keyframes; what was learned of windows stays."""
         self._pairs = {}
 
     def keep(self, keyframes: Sequence[int]) -> None:
