@@ -37,7 +37,8 @@ from da3_ros.ros import messages
 from da3_ros.ros.slam_node import NAME, SlamNode
 from da3_ros.types import Frame
 
-PATIENCE_S = 30.0  # how long anything may take on a machine that is busy with something else
+PATIENCE_S = 30.0
+DISCOVERY_S = 0.2  # how long anything may take on a machine that is busy with something else
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -177,6 +178,8 @@ class Bench:
         client = self.ears.create_client(kind, f"{NAME}/{name}")
         try:
             assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+            # The client has found the service; an answer is lost where the service has not found the client yet.
+            self.pause(DISCOVERY_S)
             future = client.call_async(request or kind.Request())
             self.until(future.done, f"answer of {name}")
             return future.result()

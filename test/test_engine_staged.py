@@ -90,6 +90,8 @@ def assert_close(found, right, runtime=None, spread=None):
     """By the largest difference; with ONNX Runtime by the root mean square; ``spread`` has other standard deviations.
 
     Where the exponential at the end is large, both libraries differ by 1e-4 from what double precision gives.
+    Confidences are exponentials too: where one is larger than their standard deviation, float's own error grows with it
+    and is not the same on every processor.
     """
     assert found.keys() == right.keys()
     for key, value in right.items():
@@ -100,7 +102,9 @@ def assert_close(found, right, runtime=None, spread=None):
         if isinstance(runtime, OnnxRuntime):
             assert error.max() <= 100 * TOLERANCE * std, key
             error = np.sqrt(np.mean(error**2))
-        assert error.max() <= TOLERANCE * std, key
+        elif "confidence" in str(key):
+            std = np.maximum(std, value)
+        assert (error <= TOLERANCE * std).all(), key
 
 
 @pytest.mark.parametrize("views", [1, 2, 3, 4, HEAD_VIEWS + 1, 8])
