@@ -195,6 +195,7 @@ class Estimate:
     T_odom_cam: Array  # (4, 4) continuous: never corrected backwards
     sigma_rotation: float  # rad, 1-sigma per axis of the pose in odom since the last frame
     sigma_translation: float  # map units, 1-sigma per axis, likewise
+    covariance: Array | None  # (6, 6) of ``T_map_cam exp(xi)``: rotation (rad), translation (map units); None: unknown
     state: State
     metric: bool  # map units are metres
     keyframe: bool

@@ -14,6 +14,7 @@ from da3_ros.config import Config
 from da3_ros.errors import SourceError
 from da3_ros.evaluation.depths import DepthCheck, check
 from da3_ros.evaluation.latency import Latency
+from da3_ros.evaluation.map_poses import PoseChecks
 from da3_ros.evaluation.record import Record, Sample
 from da3_ros.evaluation.steps import StepChecks
 from da3_ros.evaluation.trajectory import as_trajectory
@@ -78,7 +79,7 @@ class OfflineRun:
         self._truth: list[tuple[int, np.ndarray]] = []
         self._samples: list[Sample] = []
         self._depth: dict[str, list[DepthCheck]] = {}
-        self._steps = StepChecks()
+        self._steps, self._poses = StepChecks(), PoseChecks()
         self._drops: dict[str, int] = {}
 
     def run(self, progress: Progress | None = None) -> tuple[Record, SourceError | None]:
@@ -119,7 +120,9 @@ class OfflineRun:
         compare = compare and truth is not None
         started = time.perf_counter()
         estimate = self._slam.track(frame)
-        self._steps.add(estimate, frame.truth.T_world_cam if frame.truth else None)
+        T_world_cam = frame.truth.T_world_cam if frame.truth else None
+        self._steps.add(estimate, T_world_cam)
+        self._poses.add(estimate, T_world_cam)
         sight = self._slam.sight() if compare else None
         integrations = self._slam.catch_up(self._predictor)
         self._latency.add("frame", time.perf_counter() - started)
@@ -201,6 +204,7 @@ class OfflineRun:
             samples=self._samples,
             depth=self._depth,
             steps=self._steps.found,
+            poses=self._poses.found,
             map_points=points,
             map_colors=colors,
             metric=status.metric,

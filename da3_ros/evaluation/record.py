@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from da3_ros.evaluation.depths import DepthCheck
 from da3_ros.evaluation.latency import Histogram
+from da3_ros.evaluation.map_poses import PoseCheck
 from da3_ros.evaluation.steps import StepCheck
 from da3_ros.types import FloatArray, ImageArray, Trajectory, WindowRecord
 
@@ -47,6 +48,7 @@ class Record:
     samples: list[Sample] = field(default_factory=list)
     depth: dict[str, list[DepthCheck]] = field(default_factory=dict)  # warped, predicted; where the truth is known
     steps: list[StepCheck] = field(default_factory=list)  # of odometry, where the truth is known
+    poses: list[PoseCheck] = field(default_factory=list)  # in the map, where the truth is known
     map_points: FloatArray = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # (N, 3) map frame
     map_colors: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))  # (N, 3) RGB
     metric: bool = True  # map units are metres

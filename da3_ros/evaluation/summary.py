@@ -12,7 +12,7 @@ import numpy as np
 
 from da3_ros import __version__
 from da3_ros.errors import EvaluationError
-from da3_ros.evaluation import depths, steps
+from da3_ros.evaluation import depths, map_poses, steps
 from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate, path_lengths
 from da3_ros.files import write_atomic
@@ -72,6 +72,7 @@ def summarise(record: Record) -> Summary:
         "keyframe_poses": keyframes,
         "depth": depths.figures(record.depth, metres),
         "odometry": steps.figures(record.steps, metres),
+        "map_poses": map_poses.figures(record.poses, metres),
         "latency_ms": record.latency_ms,
         "drops": record.drops,
         "windows_by_outcome": _outcomes(record),

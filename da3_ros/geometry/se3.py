@@ -58,6 +58,14 @@ def hat(w: Array) -> Array:
     return out - np.swapaxes(out, -1, -2)
 
 
+def adjoint(T: Array) -> Array:
+    """Adjoints (..., 6, 6) of (..., 4, 4) transforms on tangents (rotation, translation): ``T exp(x) = exp(Ad x) T``."""
+    out = np.zeros((*T.shape[:-2], 6, 6))
+    out[..., :3, :3] = out[..., 3:, 3:] = T[..., :3, :3]
+    out[..., 3:, :3] = hat(T[..., :3, 3]) @ T[..., :3, :3]
+    return out
+
+
 def exp_so3(w: Array) -> Array:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) in radians (Rodrigues' formula)."""
     w = np.asarray(w, float)

@@ -53,6 +53,18 @@ class Sim3:
         return se3.make(self.rotation @ T_b_cam[..., :3, :3], self.act(T_b_cam[..., :3, 3]))
 
 
+def adjoint(T: Array) -> Array:
+    """Adjoints (..., 7, 7) of rigid transforms (..., 4, 4) on (rotation, translation, log scale).
+
+    From ``Ad(g) X = g X g^-1`` with ``g = [R t; 0 1]`` and ``X = [[w] u; 0 -l]``, GTSAM's matrix of a similarity.
+    """
+    out = np.zeros((*T.shape[:-2], 7, 7))
+    out[..., :6, :6] = se3.adjoint(T)
+    out[..., 3:6, 6] = -T[..., :3, 3]
+    out[..., 6, 6] = 1.0
+    return out
+
+
 def umeyama(points_b: Array, points_a: Array, *, with_scale: bool = True, weights: Array | None = None) -> Sim3:
     """Weighted least-squares ``S_a_b`` between paired points (N, 3) (Umeyama, PAMI 1991, eq. 40-43).
 

@@ -21,14 +21,6 @@ _CEILING = 1e6
 _ROS = np.array([3, 4, 5, 0, 1, 2])
 
 
-def adjoint(T: Array) -> Array:
-    """(6, 6) adjoint of a (4, 4) transform for tangents ordered (rotation, translation)."""
-    out = np.zeros((6, 6))
-    out[:3, :3] = out[3:, 3:] = T[:3, :3]
-    out[3:, :3] = se3.hat(T[:3, 3]) @ T[:3, :3]
-    return out
-
-
 class StepCovariance:
     """Accumulates the uncertainty of a chain of camera steps."""
 
@@ -41,20 +33,27 @@ class StepCovariance:
         rotation = _variance(sigma_rotation)
         translation = _variance(sigma_translation)
         self._Q = np.diag([rotation] * 3 + [translation] * 3)
-        forward = adjoint(se3.inverse(T_previous_camera))
+        forward = se3.adjoint(se3.inverse(T_previous_camera))
         self._P = np.clip(forward @ self._P @ forward.T + self._Q, -_CEILING, _CEILING)
 
     def pose(self, T_world_body: Array, T_body_cam: Array, factor: float = 1.0) -> Array:
         """(6, 6) for PoseWithCovariance of the body: axes of the header frame, ROS order."""
-        move = adjoint(T_body_cam)
-        turn = np.zeros((6, 6))
-        turn[:3, :3] = turn[3:, 3:] = T_world_body[:3, :3]
-        return _ordered(turn @ (move @ self._P @ move.T) @ turn.T, factor)
+        return of_body(self._P, T_world_body, T_body_cam, factor)
 
     def twist(self, T_body_cam: Array, dt_s: float, factor: float = 1.0) -> Array:
         """(6, 6) for TwistWithCovariance of the body: axes of the child frame, ROS order."""
-        move = adjoint(T_body_cam)
+        move = se3.adjoint(T_body_cam)
         return _ordered(move @ self._Q @ move.T / max(dt_s, 1e-3) ** 2, factor)
+
+
+def of_body(P: Array, T_world_body: Array, T_body_cam: Array, factor: float = 1.0) -> Array:
+    """From P (6, 6) of ``T_world_cam exp(xi)``, rotation first, to PoseWithCovariance of the body.
+
+    Returns:
+        (6, 6) in axes of the header frame, ROS order.
+    """
+    move, turn = se3.adjoint(T_body_cam), np.kron(np.eye(2), T_world_body[:3, :3])
+    return _ordered(turn @ (move @ P @ move.T) @ turn.T, factor)
 
 
 def unknown() -> Array:

@@ -25,7 +25,8 @@ class BodyState:
     T_odom_body: Array  # (4, 4)
     T_map_body: Array  # (4, 4)
     twist: Array  # (6,) linear m/s then angular rad/s, in the child frame
-    pose_covariance: Array  # (6, 6) ROS order
+    pose_covariance: Array  # (6, 6) ROS order, of T_odom_body
+    map_covariance: Array  # (6, 6) ROS order, of T_map_body
     twist_covariance: Array  # (6, 6) ROS order
 
 
@@ -41,7 +42,8 @@ class OdometryChain:
         previous, self._previous = self._previous, estimate
         T_odom_body = body.pose(estimate.T_odom_cam)
         twist, factor = np.zeros(6), covariance.WEAK_FACTOR if estimate.state is State.WEAK else 1.0
-        P_pose, P_twist = covariance.unknown(), covariance.unknown()
+        T_map_body = body.pose(estimate.T_map_cam)
+        P_pose, P_map, P_twist = covariance.unknown(), covariance.unknown(), covariance.unknown()
         settled = previous is not None and previous.state is not State.INIT and estimate.state is not State.INIT
         if previous is not None and estimate.state is not State.INIT:
             step = se3.inverse(previous.T_odom_cam) @ estimate.T_odom_cam
@@ -49,12 +51,14 @@ class OdometryChain:
         # Before the first prediction nothing is known; the step that ends it spans all frames until then.
         if estimate.state not in (State.LOST, State.INIT):
             P_pose = self._covariance.pose(T_odom_body, body.T_body_cam, factor)
+            if estimate.covariance is not None:
+                P_map = covariance.of_body(estimate.covariance, T_map_body, body.T_body_cam, factor)
             if settled and previous is not None and previous.segment == estimate.segment:
                 dt_s = (estimate.stamp_ns - previous.stamp_ns) / 1e9
                 moved = se3.log(se3.inverse(body.pose(previous.T_odom_cam)) @ T_odom_body)
                 twist = np.concatenate([moved[3:], moved[:3]]) / max(dt_s, 1e-3)
                 P_twist = self._covariance.twist(body.T_body_cam, dt_s, factor)
-        return BodyState(estimate.stamp_ns, T_odom_body, body.pose(estimate.T_map_cam), twist, P_pose, P_twist)
+        return BodyState(estimate.stamp_ns, T_odom_body, T_map_body, twist, P_pose, P_map, P_twist)
 
 
 def odometry_message(state: BodyState, odom_frame: str, child_frame: str) -> Odometry:

@@ -92,7 +92,7 @@ class Outputs:
             odom_to_body = messages.transform(state.stamp_ns, self._config.odom_frame, body.frame_id, state.T_odom_body)
             self._tf.publish(TFMessage(transforms=[odom_to_body]))
         if self._pose.get_subscription_count():
-            in_map = PoseWithCovariance(pose=messages.pose(state.T_map_body), covariance=odom.pose.covariance)
+            in_map = PoseWithCovariance(pose=messages.pose(state.T_map_body), covariance=state.map_covariance.ravel())
             head = messages.header(state.stamp_ns, self._config.map_frame)
             self._pose.publish(PoseWithCovarianceStamped(header=head, pose=in_map))
         self.last_output = time.monotonic()

@@ -9,12 +9,14 @@ import numpy as np
 from da3_ros.config import Config
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
+from da3_ros.slam.certainty import Certainty, step_of_seam
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
 from da3_ros.slam.keyframe import Depth, Keyframe
 from da3_ros.slam.places import Places
 from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
 from da3_ros.slam.schedule import Tracked
+from da3_ros.slam.seam import Seam
 from da3_ros.slam.submaps import Submaps
 from da3_ros.types import FusedKeyframe
 
@@ -31,6 +33,7 @@ class Chain:
         self.scale = ScaleChain()
         self.submaps = Submaps(config.map)
         self.graph = PoseGraph()
+        self.certainty = Certainty()
         self.places: Places | None = None  # where views of keyframes that leave the window are kept
         self.revision = 0  # increments when loops have moved the keyframes
 
@@ -55,6 +58,16 @@ class Chain:
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
         return self.keyframes[-len(new) :]
+
+    def settle(self, new: Sequence[Keyframe], seam: Seam) -> None:
+        """Keyframes that were just placed, over this seam, are where they are to be: how well is that known?"""
+        for i, k in enumerate(new):
+            k.step = step_of_seam(k, seam, first=i == 0)
+            if k.index == 0:
+                self.certainty.start(self.scale.sigma)
+            else:
+                T_before_new = se3.inverse(self.keyframes[k.index - 1].T_chain_cam) @ k.T_chain_cam
+                self.certainty.step(T_before_new, k.step, self.scale.sigma)
 
     def moved(self, T_before: Sequence[Array]) -> None:
         """The active keyframes have moved on the chain, from poses (4, 4), oldest first: they move in the map too.
@@ -94,6 +107,7 @@ class Chain:
             k.T_map_cam, k.scale = T, float(scale)
         self.submaps.correct(solution.T_map_cam, factors)
         self.scale.correct(float(np.log(solution.scale[-1])))
+        self.certainty.replace(solution.covariance)
         self.revision += 1
 
     def retire(self) -> list[FusedKeyframe]:

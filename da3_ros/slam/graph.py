@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
-from da3_ros.geometry.sim3 import Sim3
+from da3_ros.geometry.sim3 import Sim3, adjoint
 
 _SUPPORTS = 40  # nodes that are solved for, beside the ends of loops and weak links
 _KERNEL = 3.0  # whitened norm at which Cauchy's kernel halves the weight of a loop; seven errors have a norm of 2.6
@@ -66,6 +66,7 @@ class Solution:
     scale: Array  # (K,) map units per chain unit
     distances: Array  # (L,) of each loop from the solution, in sigma (Mahalanobis)
     cost: float  # half the sum of squared whitened residuals
+    covariance: Array  # (7, 7) of the newest keyframe, ``S_map_kf exp(xi)``: rotation, translation (chain units), scale
 
 
 class PoseGraph:
@@ -140,7 +141,8 @@ class PoseGraph:
         at = [found.atSimilarity3(i) for i in range(len(supports))]
         T_map, scale = chain.spread(nodes, supports, at)
         distances = np.sqrt([2 * tie.error(found) for tie in ties])
-        return Solution(T_map, scale, distances, float(factors.error(found)))
+        newest = gtsam.Marginals(factors, found).marginalCovariance(len(supports) - 1)
+        return Solution(T_map, scale, distances, float(factors.error(found)), np.asarray(newest))
 
 
 def drift(nodes: Nodes, a: int, b: int) -> tuple[float, float]:
@@ -196,7 +198,7 @@ class _Segments:
         T, first, last = nodes.T_chain_cam, supports[0], supports[-1]
         members = np.arange(first + 1, last + 1)
         segment = np.searchsorted(supports, members) - 1
-        lift = _adjoint(se3.inverse(T[supports[segment + 1]]) @ T[members])
+        lift = adjoint(se3.inverse(T[supports[segment + 1]]) @ T[members])
         steps = np.repeat(nodes.sigma[members] ** 2, (3, 3, 1), axis=1)
         covariance = (lift * steps[:, None, :]) @ np.swapaxes(lift, -1, -2)
         total = np.cumsum(covariance, axis=0)
@@ -228,7 +230,7 @@ class _Segments:
         weighed = np.linalg.solve(self.covariance, error[..., None])
         k, segment, T = inner + 1, self.segment[inner], nodes.T_chain_cam
         at_end = (self.ahead[inner] @ weighed[segment])[..., 0]
-        own = (_adjoint(se3.inverse(T[k]) @ T[supports[segment + 1]]) @ at_end[..., None])[..., 0]
+        own = (adjoint(se3.inverse(T[k]) @ T[supports[segment + 1]]) @ at_end[..., None])[..., 0]
         way = se3.inverse(T[supports[segment]]) @ T[k]
         turned = se3.make(way[:, :3, :3] @ se3.exp_so3(own[:, :3]), way[:, :3, 3])
         turned[:, :3, 3] += np.einsum("nij,nj->ni", way[:, :3, :3], own[:, 3:6] * np.exp(own[:, 6:]))
@@ -264,17 +266,3 @@ def _similarity(T_a_b: Array, scale: float) -> Any:
     import gtsam
 
     return gtsam.Similarity3(gtsam.Rot3(T_a_b[:3, :3]), T_a_b[:3, 3] / scale, float(scale))
-
-
-def _adjoint(T: Array) -> Array:
-    """Adjoints (N, 7, 7) of rigid transforms (N, 4, 4) on (rotation, translation, log scale).
-
-    From ``Ad(g) X = g X g^-1`` with ``g = [R t; 0 1]`` and ``X = [[w] u; 0 -l]``, GTSAM's matrix of a similarity.
-    """
-    out = np.zeros((len(T), 7, 7))
-    rotation, translation = T[:, :3, :3], T[:, :3, 3]
-    out[:, :3, :3] = out[:, 3:6, 3:6] = rotation
-    out[:, 3:6, :3] = se3.hat(translation) @ rotation
-    out[:, 3:6, 6] = -translation
-    out[:, 6, 6] = 1.0
-    return out

@@ -1,6 +1,6 @@
 """Closing loops: which old places to compare with the present, and which findings to believe.
 
-    loops.placed(new, tokens, seam)     keyframes were placed: remember what they look like, perhaps propose a place
+    loops.placed(new, tokens)     keyframes were placed: remember what they look like, perhaps propose a place
     window = loops.window(number)       views of both sides, to be predicted together
     changed = loops.close(views, ...)   verify; corroborate; put into the graph; move the keyframes
 
@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da3_ros.config import Config
-from da3_ros.geometry import robust, se3
+from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import appearance, graph
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.graph import Loop
-from da3_ros.slam.keyframe import Keyframe, Step
+from da3_ros.slam.keyframe import Keyframe
 from da3_ros.slam.places import Place, Places, thinned
 from da3_ros.slam.schedule import Tracked
-from da3_ros.slam.seam import Seam, Shared
+from da3_ros.slam.seam import Shared
 from da3_ros.slam.verification import Side, compare
 from da3_ros.slam.window import View
 from da3_ros.types import FloatArray, Frame, ImageArray, LoopEdge, State, Window
@@ -42,11 +42,6 @@ _WAITING = 20  # findings that wait for another that agrees
 _AGREE = 3.5  # sigma between two findings that agree
 _SURE = 4.5  # sigma under the graph's own uncertainty within which a finding needs no other
 _VAGUE_TURN, _VAGUE_SHIFT = np.deg2rad(10.0), 0.3  # the graph knows too little to judge; share of the median depth
-# Of a step from keyframe to keyframe, 1-sigma per axis, at least: few shared keyframes agree by chance.
-_LEAST_TURN = np.deg2rad(0.1)
-_LEAST_SHIFT = 0.004  # share of the median depth
-_LEAST_STRETCH = 2e-3  # log scale
-_WEAK = Step(np.deg2rad(45.0), 2.0, 0.5)  # across a weak link; translation as a share of the median depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +88,17 @@ class Loops:
         """A comparison waits to be predicted."""
         return self._chosen is not None
 
-    def placed(self, new: Sequence[Tracked], tokens: FloatArray | None, seam: Seam) -> None:
+    def placed(self, new: Sequence[Tracked], tokens: FloatArray | None) -> None:
         """Keyframes were placed.
 
         Args:
             new: the frames they were made of.
             tokens: (N, T, C) of the views of their window, the last of them theirs, where the predictor gives them.
-            seam: over which they were placed.
         """
         if not self._enabled:
             return
         keyframes = self._chain.keyframes[-len(new) :]
         for i, (keyframe, tracked) in enumerate(zip(keyframes, new, strict=True)):
-            keyframe.step = _step(keyframe, seam, first=i == 0)
             own = None if tokens is None else tokens[i - len(new)]
             look = appearance.of_image(tracked.gray) if own is None else appearance.of_tokens(own)
             self.places.looks[keyframe.index] = look
@@ -315,26 +308,6 @@ class Loops:
             gray = self._shrink(image)
             sides.append(Side(shared, which, gray, view.camera.resized(gray.shape[1], gray.shape[0])))
         return sides[0], sides[1]
-
-
-def _step(keyframe: Keyframe, seam: Seam, *, first: bool) -> Step:
-    """Errors of the way to a keyframe: those of its window's seam, whose shared views tell how far views are off.
-
-    A shared view is off its consensus by its own error and by that of the keyframe on the chain, and a step by those of
-    its two ends: as much.
-    """
-    reach = keyframe.depth.median() if keyframe.depth is not None else 1.0
-    if keyframe.weak:
-        return Step(_WEAK.rotation, _WEAK.translation * reach, _WEAK.log_scale)
-    turn, shift = (
-        off / robust.MEDIAN_LENGTH if np.isfinite(off) else 0.0 for off in (np.deg2rad(seam.rotation_deg), seam.centre)
-    )
-    stretch = seam.sigma if first and np.isfinite(seam.sigma) else 0.0
-    return Step(
-        float(np.hypot(turn, _LEAST_TURN)),
-        float(np.hypot(shift, _LEAST_SHIFT)) * reach,
-        float(max(stretch, _LEAST_STRETCH)),
-    )
 
 
 def _seen(place: Place, points: Array) -> NDArray[np.bool_]:

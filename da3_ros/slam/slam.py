@@ -162,7 +162,7 @@ class Slam:
             scale = self._priors.observe(request.new, new, junction)
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
-            self._loops.placed(request.new, prediction.tokens, junction.seam)
+            self._loops.placed(request.new, prediction.tokens)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def inform(self, frame_id: int, priors: Priors) -> None:
@@ -298,11 +298,19 @@ class Slam:
             T_odom_cam=self._T_odom_cam,
             sigma_rotation=doubt * sigma.step_rotation,
             sigma_translation=doubt * sigma.step_translation * scale,
+            covariance=self._covariance(sigma, doubt),
             state=self._state,
             metric=self._junctions.metric,
             keyframe=keyframe,
             segment=self._segment,
         )
+
+    def _covariance(self, sigma: Sigma, doubt: float) -> Array | None:
+        reference = self._chain.newest
+        if reference is None:
+            return None
+        since = doubt * sigma.rotation, doubt * sigma.translation
+        return self._chain.certainty.at(self._T_reference_latest(), reference.scale, *since)
 
     def _T_map_latest(self) -> Array:
         """Pose of the latest frame in the map: the reference's pose, then the way since at the reference's scale."""
@@ -337,6 +345,7 @@ class Slam:
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
         self._log.settle_before(request.new[0].frame.id)
         self._placing.adjust(request, placed, shared, new, junction)
+        self._chain.settle(placed, junction.seam)
         self._rebase(request, placed[-1].T_chain_cam)
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
         return self._chain.retire()

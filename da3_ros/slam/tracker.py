@@ -7,7 +7,7 @@ from the motion so far.  Poses are relative to the latest placed keyframe, the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ _MIN_SIGMA_PX = 0.3  # flow is not better than this, however small the residuals
 _STEP_MIN_PX = 0.2  # likewise, from one frame to the next
 _INDEPENDENT = 100  # depth errors are patch-correlated: more points than this add no information
 _MOST_MISSES = 5  # frames in a row in which a feature does not fit
+_FEWEST = 6  # features that fix a pose
+_ROUNDS_BEFORE = 2  # of Gauss-Newton, from a start that is off by little
+_NEAR = 1e-6  # a point nearer than this is behind the camera
 _MAX_SURPRISE_DEG = 45.0  # against the motion so far; more is a wrong minimum
 
 
@@ -74,6 +77,34 @@ class Features:
         """Both; ``other`` has newer landmarks only."""
         names = self.__dataclass_fields__
         return Features(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    weight: Array  # (N,)
+    inlier: np.ndarray  # (N,)
+    sigma: float  # px
+
+
+class _Reprojection:
+    """Residuals of features in a camera, and their derivatives."""
+
+    def __init__(self, camera: Pinhole, features: Features, T_cam_ref: Array) -> None:
+        moved = se3.transform(T_cam_ref, features.points)
+        f, c = np.array([camera.fx, camera.fy]), np.array([camera.cx, camera.cy])
+        self.rotation = T_cam_ref[:3, :3]
+        self.z = moved[:, 2]
+        z = np.maximum(self.z, _NEAR)
+        xy = moved[:, :2] / z[:, None]
+        self.residual = xy * f + c - features.pixels  # (N, 2) px
+        self.norm = np.linalg.norm(self.residual, axis=1)
+        self.norm[self.z <= _NEAR] = np.inf
+        self.d_point = np.zeros((len(z), 2, 3))  # of the pixel with respect to the point in the camera
+        self.d_point[:, 0, 0] = f[0] / z
+        self.d_point[:, 1, 1] = f[1] / z
+        self.d_point[:, :, 2] = -(xy * f) / z[:, None]
+        # (N, 2, 6) of the pixel with respect to a left twist (rotation, translation).
+        self.jacobian = np.concatenate([self.d_point @ se3.hat(-moved), self.d_point], axis=2)
 
 
 class Tracker:
@@ -138,23 +169,27 @@ class Tracker:
     def track(self, gray: ImageArray) -> Track:
         """Pose of a frame relative to the reference; with too few features, the motion so far continued."""
         guess = se3.normalized(self._T_ref_cam @ self._velocity)
+        pixels_before = self._features.pixels
         self._follow(gray, guess)
         features = self._features
         T_ref_cam, inlier, sigma = guess, np.zeros(len(features), bool), Sigma()
-        if features.alive.sum() >= 6 and self._camera is not None:
+        if features.alive.sum() >= _FEWEST and self._camera is not None:
             T_cam_ref, inlier_alive, sigma = self._solve(features.taken(features.alive), se3.inverse(guess))
             inlier[np.flatnonzero(features.alive)[inlier_alive]] = True
             T_ref_cam = se3.inverse(se3.normalized(T_cam_ref))
         count = int(inlier.sum())
         surprise_deg = np.rad2deg(se3.rotation_angle(guess[:3, :3].T @ T_ref_cam[:3, :3]))
-        if count < 6 or surprise_deg > _MAX_SURPRISE_DEG:
+        if count < _FEWEST or surprise_deg > _MAX_SURPRISE_DEG:
             T_ref_cam, count, sigma = guess, 0, Sigma()
             inlier[:] = False
         if count:
             # What moves with the camera, a bumper or a reflection, is followed well and never fits.
             features.misses = np.where(inlier, 0, features.misses + 1)
             features.alive = features.alive & (features.misses < _MOST_MISSES)
-        step = se3.inverse(self._T_ref_cam) @ T_ref_cam
+        T_ref_before = self._T_ref_cam
+        if count:
+            T_ref_before = self._before(features.taken(inlier), pixels_before[inlier], T_ref_cam)
+        step = se3.inverse(T_ref_before) @ T_ref_cam
         self._velocity = step if self._moving else np.eye(4)
         self._moving = True
         if count < self._config.min_inliers:
@@ -225,51 +260,56 @@ class Tracker:
                     return other
         return solved
 
+    def _before(self, features: Features, pixels: np.ndarray, T_ref_cam: Array) -> Array:
+        """Pose (4, 4) in the reference of the frame before, by the landmarks that place this frame, weighted alike.
+
+        What these landmarks are wrong by moves both frames, and not the step between them; the pose that was found for
+        that frame, by other landmarks with other weights, would differ by more than flow is off.
+
+        Args:
+            features: (N) the inliers.
+            pixels: (N, 2) where they were in the frame before.
+            T_ref_cam: (4, 4) this frame.
+        """
+        assert self._camera is not None
+        weight = self._judge(features, _Reprojection(self._camera, features, se3.inverse(T_ref_cam))).weight
+        before, T_cam_ref = replace(features, pixels=pixels), se3.inverse(self._T_ref_cam)
+        for _ in range(_ROUNDS_BEFORE):
+            at = _Reprojection(self._camera, before, T_cam_ref)
+            step, _ = _minimised(at, weight * (at.z > _NEAR))
+            T_cam_ref = se3.exp(step) @ T_cam_ref
+        return se3.inverse(se3.normalized(T_cam_ref))
+
     def _gauss_newton(self, features: Features, T: Array, iterations: int) -> tuple[Array, np.ndarray, Sigma]:
         assert self._camera is not None
-        points, pixels = features.points, features.pixels.astype(float)
-        f = np.array([self._camera.fx, self._camera.fy])
-        c = np.array([self._camera.cx, self._camera.cy])
-        hessian = np.eye(6)
-        sigma = _MIN_SIGMA_PX
-        inlier = np.zeros(len(points), bool)
         for _ in range(iterations):
-            moved = se3.transform(T, points)
-            z = np.maximum(moved[:, 2], 1e-6)
-            xy = moved[:, :2] / z[:, None]
-            residual = xy * f + c - pixels
-            norm = np.linalg.norm(residual, axis=1)
-            norm[moved[:, 2] <= 1e-6] = np.inf
-            d_point = np.zeros((len(points), 2, 3))  # of the pixel with respect to the point in the camera
-            d_point[:, 0, 0] = f[0] / z
-            d_point[:, 1, 1] = f[1] / z
-            d_point[:, :, 2] = -(xy * f) / z[:, None]
-            # What the landmark's own uncertainty does to its pixel, against the noise of the flow.
-            spread = d_point @ T[:3, :3]
-            vague = 0.5 * np.einsum("nij,njk,nik->n", spread, features.covariance, spread) / _MIN_SIGMA_PX**2
-            vague = np.maximum(vague, 0)
-            scaled = norm / np.sqrt(1 + vague)
-            inlier = scaled < self._config.inlier_px
-            sigma = _MIN_SIGMA_PX
-            if np.isfinite(scaled).any():
-                sigma = max(sigma, robust.MAD_TO_SIGMA * float(np.median(scaled[np.isfinite(scaled)])))
-            weight = robust.tukey_weights(np.where(np.isfinite(scaled), scaled, 1e9), sigma) / (1 + vague)
-            # Jacobian of the pixel with respect to a left twist (rotation, translation).
-            jacobian = np.concatenate([d_point @ se3.hat(-moved), d_point], axis=2)
-            weighted = (jacobian * weight[:, None, None]).reshape(-1, 6).T
-            hessian = weighted @ jacobian.reshape(-1, 6)
-            gradient = weighted @ residual.ravel()
-            step = np.linalg.solve(hessian + 1e-9 * np.eye(6) * np.trace(hessian) + 1e-12 * np.eye(6), -gradient)
+            at = _Reprojection(self._camera, features, T)
+            judged = self._judge(features, at)
+            step, hessian = _minimised(at, judged.weight)
             T = se3.exp(step) @ T
             if np.abs(step).max() < 1e-6:
                 break
+        inlier = judged.inlier
         count = max(float(inlier.sum()), 1.0)
-        against_reference = _axes(np.linalg.pinv(hessian) * sigma**2 * max(count / _INDEPENDENT, 1.0))
+        against_reference = _axes(np.linalg.pinv(hessian) * judged.sigma**2 * max(count / _INDEPENDENT, 1.0))
         if not inlier.any():
             return T, inlier, Sigma(*against_reference)
-        flow = jacobian[inlier].reshape(-1, 6)
-        noise = max(_STEP_MIN_PX, float(np.median(norm[inlier])))
+        flow = at.jacobian[inlier].reshape(-1, 6)
+        noise = max(_STEP_MIN_PX, float(np.median(at.norm[inlier])))
         return T, inlier, Sigma(*against_reference, *_axes(np.linalg.pinv(flow.T @ flow) * noise**2))
+
+    def _judge(self, features: Features, at: _Reprojection) -> _Judged:
+        """Weights by how far features are off, and by how well their landmarks are known."""
+        # What the landmark's own uncertainty does to its pixel, against the noise of the flow.
+        spread = at.d_point @ at.rotation
+        vague = 0.5 * np.einsum("nij,njk,nik->n", spread, features.covariance, spread) / _MIN_SIGMA_PX**2
+        vague = np.maximum(vague, 0)
+        scaled = at.norm / np.sqrt(1 + vague)
+        sigma, finite = _MIN_SIGMA_PX, np.isfinite(scaled)
+        if finite.any():
+            sigma = max(sigma, robust.MAD_TO_SIGMA * float(np.median(scaled[finite])))
+        weight = robust.tukey_weights(np.where(finite, scaled, 1e9), sigma) / (1 + vague)
+        return _Judged(weight, scaled < self._config.inlier_px, sigma)
 
     def _parallax(self, inlier: np.ndarray, T_ref_cam: Array) -> float:
         if self._camera is None or not inlier.any():
@@ -278,6 +318,14 @@ class Tracker:
         shift = np.linalg.norm(turned - self._features.pixels[inlier], axis=1)
         shift = shift[np.isfinite(shift)]
         return float(np.median(shift)) / self._camera.width if len(shift) else 0.0
+
+
+def _minimised(at: _Reprojection, weight: Array) -> tuple[Array, Array]:
+    """The twist (6,) to the minimum of weighted squares, and the Hessian (6, 6)."""
+    weighted = (at.jacobian * weight[:, None, None]).reshape(-1, 6).T
+    hessian = weighted @ at.jacobian.reshape(-1, 6)
+    damped = hessian + (1e-9 * np.trace(hessian) + 1e-12) * np.eye(6)
+    return np.linalg.solve(damped, -(weighted @ at.residual.ravel())), hessian
 
 
 def _axes(covariance: np.ndarray) -> tuple[float, float]:
