@@ -60,15 +60,17 @@ class Landmarks:
         self.ids: Ids = np.zeros(0, np.int64)  # (L,) ascending
         self.points: Array = np.zeros((0, 3))  # (L, 3) in the chain's frame
         self.covariance: Array = np.zeros((0, 3, 3))  # (L, 3, 3) given the keyframes' poses
+        self.texture: Array = np.zeros((0, 2, 2))  # (L, 2, 2) how well flow is fixed by direction, 1 where it is best
         self.views: dict[int, Seen] = {}  # by index of the keyframe
 
-    def add(self, points: Array, covariance: Array) -> Ids:
+    def add(self, points: Array, covariance: Array, texture: Array) -> Ids:
         """New landmarks at points (N, 3) of the chain; returns their ids."""
         ids = np.arange(self._next, self._next + len(points))
         self._next += len(points)
         self.ids = np.concatenate([self.ids, ids])
         self.points = np.concatenate([self.points, points])
         self.covariance = np.concatenate([self.covariance, covariance])
+        self.texture = np.concatenate([self.texture, texture])
         return ids
 
     def rows(self, ids: Ids) -> NDArray[np.intp]:
@@ -99,7 +101,8 @@ class Landmarks:
         self.views = {}
 
     def _keep_rows(self, kept: NDArray[np.bool_]) -> None:
-        self.ids, self.points, self.covariance = self.ids[kept], self.points[kept], self.covariance[kept]
+        self.ids, self.points = self.ids[kept], self.points[kept]
+        self.covariance, self.texture = self.covariance[kept], self.texture[kept]
 
 
 def in_camera(T_cam_chain: Array, points: Array, covariance: Array) -> tuple[Array, Array]:

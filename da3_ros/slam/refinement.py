@@ -177,7 +177,11 @@ class Refinement:
         cfg, seen = self._config, self.landmarks.views[keyframe.index]
         pixels, log_z = corners.find(gray, keyframe.depth, seen.pixels, cfg.tracker, cfg.seam)
         points = camera.unproject(pixels, np.exp(log_z))
-        new = Seen(self.landmarks.add(*self._placed(points, keyframe, camera)), pixels, np.ones(len(pixels), bool))
+        new = Seen(
+            self.landmarks.add(*self._placed(points, keyframe, camera), corners.textures(gray, pixels)),
+            pixels,
+            np.ones(len(pixels), bool),
+        )
         self.landmarks.views[keyframe.index] = seen.joined(new)
         return new
 

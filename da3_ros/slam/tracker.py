@@ -61,6 +61,7 @@ class Features:
     ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) ascending
     points: Array = field(default_factory=lambda: np.zeros((0, 3)))  # (N, 3) in the reference camera, chain units
     covariance: Array = field(default_factory=lambda: np.zeros((0, 3, 3)))  # (N, 3, 3) of the points
+    texture: Array = field(default_factory=lambda: np.zeros((0, 2, 2)))  # (N, 2, 2) see corners.textures
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))  # (N, 2) in the image before
     alive: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # (N,) not lost so far
     misses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) frames since an inlier
@@ -96,13 +97,15 @@ class _Reprojection:
         self.z = moved[:, 2]
         z = np.maximum(self.z, _NEAR)
         xy = moved[:, :2] / z[:, None]
-        self.residual = xy * f + c - features.pixels  # (N, 2) px
+        residual = xy * f + c - features.pixels
+        self.residual = (features.texture @ residual[:, :, None])[:, :, 0]  # (N, 2) px, less where flow is worse
         self.norm = np.linalg.norm(self.residual, axis=1)
         self.norm[self.z <= _NEAR] = np.inf
         self.d_point = np.zeros((len(z), 2, 3))  # of the pixel with respect to the point in the camera
         self.d_point[:, 0, 0] = f[0] / z
         self.d_point[:, 1, 1] = f[1] / z
         self.d_point[:, :, 2] = -(xy * f) / z[:, None]
+        self.d_point = features.texture @ self.d_point
         # (N, 2, 6) of the pixel with respect to a left twist (rotation, translation).
         self.jacobian = np.concatenate([self.d_point @ se3.hat(-moved), self.d_point], axis=2)
 
@@ -133,7 +136,9 @@ class Tracker:
         """Landmarks that are not lost."""
         return self._features.ids[self._features.alive]
 
-    def refer(self, camera: Pinhole, T_ref_cam: Array, ids: Ids, points: Array, covariance: Array) -> None:
+    def refer(
+        self, camera: Pinhole, T_ref_cam: Array, ids: Ids, points: Array, covariance: Array, texture: Array
+    ) -> None:
         """Take a new reference, and what is known now of the landmarks that are followed.
 
         Args:
@@ -142,11 +147,12 @@ class Tracker:
             ids: (N,) ascending; landmarks that are not among them are not followed any more.
             points: (N, 3) in the camera of the new reference, chain units.
             covariance: (N, 3, 3) of the points.
+            texture: (N, 2, 2) of their patches.
         """
         self._camera, self._T_ref_cam = camera, T_ref_cam
         kept = self._features.taken(self._features.alive & np.isin(self._features.ids, ids))
         rows = np.searchsorted(ids, kept.ids)
-        self._features = Features(kept.ids, points[rows], covariance[rows], kept.pixels, kept.alive, kept.misses)
+        self._features = replace(kept, points=points[rows], covariance=covariance[rows], texture=texture[rows])
 
     def add(self, gray: ImageArray, new: Features) -> None:
         """Follow new landmarks, whose pixels are those in ``gray``, an image that may lie a little back."""
