@@ -71,6 +71,15 @@ def exp_so3(w: Array) -> Array:
 
 def log_so3(rotation: Array) -> Array:
     """Rotation vectors (..., 3) in radians, norm in [0, pi], of rotation matrices (..., 3, 3)."""
+    m = np.asarray(rotation, float)
+    cosine = 0.5 * (m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2] - 1)
+    if np.all(cosine > 0):  # less than a quarter turn, as nearly always: no need to choose a component
+        vector = 0.5 * np.stack(
+            [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1
+        )
+        sine = np.sqrt((vector**2).sum(axis=-1))
+        small = sine < _SMALL
+        return vector * np.where(small, 1.0, np.arctan2(sine, cosine) / np.where(small, 1.0, sine))[..., None]
     q = quaternion_from_rotation(rotation)
     vector, w = q[..., :3], q[..., 3]
     norm = np.linalg.norm(vector, axis=-1)

@@ -17,7 +17,7 @@ from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.depth_alignment import cells_of
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
-from da3_ros.slam.alignment import Drawing
+from da3_ros.slam.alignment import Drawings
 from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Keyframe, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen
@@ -70,16 +70,20 @@ class Refinement:
         self, keyframe: Keyframe, seen: Seen, gray: ImageArray, camera: Pinhole, lag: Sequence[Keyframe]
     ) -> Seen:
         assert keyframe.depth is not None, "it was just placed"
-        pixels, sharp, left = seen.pixels.copy(), np.zeros(len(seen.ids), bool), np.ones(len(seen.ids), bool)
-        for old in lag:
+        count = len(seen.ids)
+        first, there = np.full(count, -1), np.zeros((count, 2))  # the oldest that saw each, and where
+        for i, old in enumerate(lag):
             view = self.landmarks.views.get(old.index, Seen())
-            rows = np.flatnonzero(left & np.isin(seen.ids, view.ids))
-            if len(rows):
-                left[rows] = False
-                T_old_new = se3.inverse(old.T_chain_cam) @ keyframe.T_chain_cam
-                drawing = Drawing(self._images[old.index], T_old_new, keyframe.depth, camera)
-                there = view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
-                pixels[rows], sharp[rows] = drawing.find(gray, there, pixels[rows])
+            rows = np.flatnonzero((first < 0) & np.isin(seen.ids, view.ids, assume_unique=True))
+            first[rows], there[rows] = i, view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
+        old_ones, rows = np.unique(first[first >= 0]), np.flatnonzero(first >= 0)
+        pixels, sharp = seen.pixels.copy(), np.zeros(count, bool)
+        if len(rows):
+            images = [self._images[lag[i].index] for i in old_ones]
+            T_old_new = [se3.inverse(lag[i].T_chain_cam) @ keyframe.T_chain_cam for i in old_ones]
+            drawings = Drawings(images, np.stack(T_old_new), keyframe.depth, camera)
+            which = np.searchsorted(old_ones, first[rows])
+            pixels[rows], sharp[rows] = drawings.find(gray, which, there[rows], pixels[rows])
         return Seen(seen.ids, pixels, sharp)
 
     def measure(self, keyframes: Sequence[Keyframe], T_win_cam: Sequence[Array], scale: float) -> None:
