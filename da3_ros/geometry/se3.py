@@ -29,7 +29,11 @@ def make(rotation: Array, translation: Array) -> Array:
 def inverse(T_a_b: Array) -> Array:
     """Return ``T_b_a`` for rigid ``T_a_b`` of shape (..., 4, 4)."""
     rotation_t = np.swapaxes(T_a_b[..., :3, :3], -1, -2)
-    return make(rotation_t, -np.einsum("...ij,...j->...i", rotation_t, T_a_b[..., :3, 3]))
+    out = np.zeros(T_a_b.shape)
+    out[..., :3, :3] = rotation_t
+    out[..., :3, 3:] = -(rotation_t @ T_a_b[..., :3, 3:])
+    out[..., 3, 3] = 1.0
+    return out
 
 
 def transform(T_a_b: Array, points_b: NDArray[np.floating]) -> Array:

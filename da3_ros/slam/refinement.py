@@ -20,7 +20,7 @@ from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawings
 from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Keyframe, typical_depth
-from da3_ros.slam.landmarks import Ids, Landmarks, Seen
+from da3_ros.slam.landmarks import Ids, Landmarks, Seen, among
 from da3_ros.slam.repeats import Repeats
 from da3_ros.slam.schedule import Kind, Request
 from da3_ros.types import ImageArray
@@ -74,7 +74,7 @@ class Refinement:
         first, there = np.full(count, -1), np.zeros((count, 2))  # the oldest that saw each, and where
         for i, old in enumerate(lag):
             view = self.landmarks.views.get(old.index, Seen())
-            rows = np.flatnonzero((first < 0) & np.isin(seen.ids, view.ids, assume_unique=True))
+            rows = np.flatnonzero((first < 0) & among(seen.ids, view.ids))
             first[rows], there[rows] = i, view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
         old_ones, rows = np.unique(first[first >= 0]), np.flatnonzero(first >= 0)
         pixels, sharp = seen.pixels.copy(), np.zeros(count, bool)
@@ -135,7 +135,7 @@ class Refinement:
             return False
         lag = [k for k in keyframes if k.index in self.landmarks.views]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
-        views = [seen.taken(np.isin(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
+        views = [seen.taken(among(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
         if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
             self.doubt = max(1.0, _FADING * self.doubt)
             return False
@@ -227,7 +227,7 @@ class Refinement:
         gone = used
         for i, keyframe in reversed(list(enumerate(lag))):
             own = landmarks.views[keyframe.index].ids
-            rows = landmarks.rows(own[~np.isin(own, gone)])
+            rows = landmarks.rows(own[~among(own, gone)])
             gone = np.union1d(gone, own)
             correction = float(found.log_scale[i]) - keyframe.depth_correction if keyframe.depth is not None else 0.0
             in_camera = se3.transform(before[i], landmarks.points[rows]) * np.exp(correction)

@@ -16,7 +16,7 @@ from da3_ros.config import TrackerConfig
 from da3_ros.geometry import robust, se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
-from da3_ros.slam.landmarks import Ids, Seen, shifts
+from da3_ros.slam.landmarks import Ids, Seen, among, shifts
 from da3_ros.types import ImageArray
 
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
@@ -113,7 +113,7 @@ class Tracker:
             covariance: (N, 3, 3) of the points.
         """
         self._camera, self._T_ref_cam = camera, T_ref_cam
-        kept = self._features.taken(self._features.alive & np.isin(self._features.ids, ids))
+        kept = self._features.taken(self._features.alive & among(self._features.ids, ids))
         rows = np.searchsorted(ids, kept.ids)
         self._features = Features(kept.ids, points[rows], covariance[rows], kept.pixels, kept.alive, kept.misses)
 
