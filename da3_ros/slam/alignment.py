@@ -120,11 +120,10 @@ class Drawings:
             own = np.flatnonzero(image == k)
             grid = np.empty((len(own), _PATCH, _PATCH, 2), np.float32)
             grid[..., 0], grid[..., 1] = x[own, None, :], y[own, :, None]
-            grid = grid.reshape(-1, _PATCH, 2)
+            known = np.nan_to_num(self._shown[k], nan=_NOWHERE)
             shown = cv2.remap(
-                np.nan_to_num(self._shown[k], nan=_NOWHERE),
-                grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
-            )  # fmt: skip
+                known, grid.reshape(-1, _PATCH, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
             patches = cv2.remap(self._old[k], shown, None, cv2.INTER_LINEAR).reshape(-1, _PATCH, _PATCH)
             for i, patch in zip(own, patches, strict=True):
                 top, left = row[i] * _PATCH, column[i] * _PATCH

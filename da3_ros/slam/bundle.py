@@ -226,16 +226,15 @@ class _Linear:
         count, points = len(pose), pose.shape[-1]
         rows = pose.reshape(count, _POSE + 1, 3 * points)
         gram = rows @ np.swapaxes(rows, 1, 2)
-        H, g_pose = np.zeros((count, _POSE, count, _POSE)), gram[:, :_POSE, _POSE].ravel()
-        each = np.arange(count)
-        H[each, :, each, :] = gram[:, :_POSE, :_POSE]
-        H = H.reshape(count * _POSE, count * _POSE)
+        blocks, each, size = np.zeros((count, _POSE, count, _POSE)), np.arange(count), count * _POSE
+        blocks[each, :, each, :] = gram[:, :_POSE, :_POSE]
+        H, g_pose = blocks.reshape(size, size), gram[:, :_POSE, _POSE].ravel()
         self._add_priors(H, g_pose)
         weighted = self._root * self._residual
         g_point = _products(weighted[:, None], point).sum(axis=0)[0]
         inverse = _inverted(_regular(_products(point, point).sum(axis=0), damping))
-        W = _products(pose[:, :_POSE], point[self._free]).reshape(count * _POSE, 3, points)
-        W_inverse, W = (rows.reshape(count * _POSE, 3 * points) for rows in (_contracted(W, inverse), W))
+        mixed = _products(pose[:, :_POSE], point[self._free]).reshape(size, 3, points)
+        W, W_inverse = (rows.reshape(size, 3 * points) for rows in (mixed, _contracted(mixed, inverse)))
         S = H - W_inverse @ W.T
         S[np.diag_indices_from(S)] += damping * np.diag(H) + 1e-9
         return _Reduced(S, g_pose - W_inverse @ g_point.ravel(), W, inverse, g_point)
@@ -269,10 +268,10 @@ class _Linear:
         gradient[scales] += state.log_scale[free] / state.scale_sigma[free] ** 2
         residual, d_first, d_second = self._between
         root, each = np.sqrt(self._between_weight)[:, None, None], np.arange(len(residual))
-        rows = np.zeros((len(residual), 6, len(state.free), _POSE))
-        rows[each, :, state.between.first, :6] = root * d_first
-        rows[each, :, state.between.second, :6] = root * d_second
-        rows = rows[:, :, free].reshape(6 * len(residual), len(gradient))
+        jacobian = np.zeros((len(residual), 6, len(state.free), _POSE))
+        jacobian[each, :, state.between.first, :6] = root * d_first
+        jacobian[each, :, state.between.second, :6] = root * d_second
+        rows = jacobian[:, :, free].reshape(6 * len(residual), len(gradient))
         H += rows.T @ rows
         gradient += (root[:, 0] * residual).ravel() @ rows
 

@@ -23,6 +23,7 @@ from da3_ros.slam.keyframe import Keyframe, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen, among
 from da3_ros.slam.repeats import Repeats
 from da3_ros.slam.schedule import Kind, Request
+from da3_ros.slam.steps import Steps
 from da3_ros.types import ImageArray
 
 _OUTLIER = 6.0  # sigma of reprojection
@@ -121,7 +122,7 @@ class Refinement:
             out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
         return np.stack(out)
 
-    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> bool:
+    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> Steps[bool]:
         """Move the keyframes that still have their depth, their depth's scale, and the landmarks they see.
 
         Args:
@@ -154,6 +155,7 @@ class Refinement:
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
         found = adjust(bundle)
+        yield "adjust"
         self._apply(found, lag, views, used, before)
         self._compare(found)
         return True
