@@ -108,10 +108,10 @@ def test_node_measures_every_stage_it_lists(domain, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     monkeypatch.setattr(node, "SPEC", "world:1?frames={frames}&size=160x120&rate=10")
     lines: list[str] = []
-    summary = node.run(30, lines.append)
-    assert summary["coverage"] > 0.5
-    for name, *_ in node.BOUNDS.values():
-        assert any(line.startswith(name) for line in lines)
+    for summary in node.run(30, lines.append):
+        assert summary["coverage"] > 0.5
+    for name, *_ in [*node.CALM_BOUNDS.values(), *node.BUSY_BOUNDS.values()]:
+        assert any(line.startswith(name) and "-" not in line[len(name) :] for line in lines)
 
 
 @pytest.mark.parametrize("arguments", [["speed"], ["memory", "--frames", "500"], ["worlds", "--seeds", "0"]])

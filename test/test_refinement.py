@@ -11,7 +11,7 @@ import pytest
 from da3_ros.config import RefineConfig
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
-from da3_ros.slam.alignment import Drawing
+from da3_ros.slam.alignment import Drawings
 from da3_ros.slam.bundle import Between, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Depth
 from da3_ros.slam.landmarks import Landmarks, Seen
@@ -203,7 +203,8 @@ def test_a_slanted_patch_is_found_to_a_fraction_of_a_pixel_where_flow_alone_is_o
     about = true + rng.uniform(-1, 1, true.shape)
     noise = cv2.resize(rng.normal(0, 0.05, (6, 8)).astype(np.float32), (320, 240), interpolation=cv2.INTER_CUBIC)
     depth = Depth.first((z_new * np.exp(noise)).astype(np.float32), np.ones((240, 320), np.float32), camera)
-    found, good = Drawing(old, T_old_new, depth, camera).find(new, pixels, about)
+    drawings = Drawings([old], T_old_new[None], depth, camera)
+    found, good = drawings.find(new, np.zeros(len(pixels), np.intp), pixels, about)
     error = np.linalg.norm(found - true, axis=1)
     assert good.mean() > 0.7
     assert np.median(error[good]) < 0.2  # although depth is 5 % off, patch by patch

@@ -21,7 +21,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "method and every part of ours on the same predictions (an hour; --seeds and --frames shorten it). memory: "
         "resident memory over 5,000 frames (two minutes). cameras: cameras from rays, error and time (a few "
         "seconds). network: windows of Depth Anything 3 in stages, against the official code, with random weights "
-        "(three minutes). node: what the live ROS 2 node adds to a prediction (one minute).",
+        "(three minutes). node: what the live ROS 2 node adds to a prediction (two minutes).",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all but {', '.join(LONG)})"

@@ -13,6 +13,7 @@ Real = TypeVar("Real", bound=np.floating)
 
 MAD_TO_SIGMA = 1.4826  # makes the MAD of a normal sample an estimate of its standard deviation
 MEDIAN_LENGTH = 1.538  # of vectors of three standard normals (Maxwell's distribution)
+_SETTLED = 1e-3  # sigma; a robust mean that moves by less has converged, as samples have less than a million values
 TUKEY_95 = 4.685  # Tukey's constant for 95 % efficiency on normal data (Huber, Robust Statistics)
 
 
@@ -73,7 +74,7 @@ def tukey_location(values: Array, weights: Array, iterations: int = 10) -> tuple
         if sigma == 0 or total <= 0:
             break
         moved = float(factors @ values) / total
-        done = abs(moved - centre) < 1e-6 * sigma
+        done = abs(moved - centre) < _SETTLED * sigma
         centre = moved
         if done:
             break

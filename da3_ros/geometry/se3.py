@@ -29,7 +29,11 @@ def make(rotation: Array, translation: Array) -> Array:
 def inverse(T_a_b: Array) -> Array:
     """Return ``T_b_a`` for rigid ``T_a_b`` of shape (..., 4, 4)."""
     rotation_t = np.swapaxes(T_a_b[..., :3, :3], -1, -2)
-    return make(rotation_t, -np.einsum("...ij,...j->...i", rotation_t, T_a_b[..., :3, 3]))
+    out = np.zeros(T_a_b.shape)
+    out[..., :3, :3] = rotation_t
+    out[..., :3, 3:] = -(rotation_t @ T_a_b[..., :3, 3:])
+    out[..., 3, 3] = 1.0
+    return out
 
 
 def transform(T_a_b: Array, points_b: NDArray[np.floating]) -> Array:
@@ -79,6 +83,15 @@ def exp_so3(w: Array) -> Array:
 
 def log_so3(rotation: Array) -> Array:
     """Rotation vectors (..., 3) in radians, norm in [0, pi], of rotation matrices (..., 3, 3)."""
+    m = np.asarray(rotation, float)
+    cosine = 0.5 * (m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2] - 1)
+    if np.all(cosine > 0):  # less than a quarter turn, as nearly always: no need to choose a component
+        vector = 0.5 * np.stack(
+            [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1
+        )
+        sine = np.sqrt((vector**2).sum(axis=-1))
+        small = sine < _SMALL
+        return vector * np.where(small, 1.0, np.arctan2(sine, cosine) / np.where(small, 1.0, sine))[..., None]
     q = quaternion_from_rotation(rotation)
     vector, w = q[..., :3], q[..., 3]
     norm = np.linalg.norm(vector, axis=-1)

@@ -1,6 +1,7 @@
-"""The thread that owns Slam: every frame gets a pose at once, predictions are joined as they come.
+"""The thread that owns Slam: every frame gets a pose at once, predictions are joined step by step as they come.
 
-Depth is what it does when no frame waits for its pose (``DepthDesk``).
+A frame waits for one step of an integration at most, and each frame is followed by one, so that neither starves.  Depth
+is what it does when no frame waits for its pose and nothing is being joined (``DepthDesk``).
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from da3_ros.ros.body import Body
 from da3_ros.ros.counters import Counters, Stopwatch
 from da3_ros.ros.depth_desk import DepthDesk, DepthOutputs
 from da3_ros.ros.inbox import Inbox
+from da3_ros.ros.joining import Joining
 from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.predictor_thread import Finished, PredictorThread, Say
 from da3_ros.ros.promise import promised
 from da3_ros.slam.slam import Slam
-from da3_ros.types import Estimate, Frame, Integration, Priors, Status, Trajectory
+from da3_ros.types import Estimate, Frame, Priors, Status, Trajectory
 
 T = TypeVar("T")
 
@@ -80,7 +82,8 @@ class TrackerThread(threading.Thread):
         self._counters, self._stopwatch = counters, stopwatch
         self._inbox: Inbox[Arrival, Finished] = Inbox(config.node.mailbox)
         self._predictor = PredictorThread(config, self._inbox.put_result, say)
-        self._predicting = False
+        self._predicting = False  # a window is out, or its prediction is being joined
+        self._joining: Joining | None = None
         self._stopping = False
         self._last_put = 0  # session of the newest frame handed over; executor thread
         self._slam = Slam(config)
@@ -155,8 +158,8 @@ class TrackerThread(threading.Thread):
         self._predictor.start()
         try:
             while not self._stopping:
-                item = self._inbox.take(0.0 if self._depth.waiting else _PATH_CHECK_S)
-                if item is None and self._depth.waiting:
+                item = self._inbox.take(0.0 if self._joining or self._depth.waiting else _PATH_CHECK_S)
+                if item is None and self._joining is None and self._depth.waiting:
                     self._depth.work()
                 else:
                     self._work(item)
@@ -170,6 +173,7 @@ class TrackerThread(threading.Thread):
             self._on_prediction(item)
         elif item is not None:
             item()
+        self._join()
         self._request()
         self._publish_path()
 
@@ -186,6 +190,8 @@ class TrackerThread(threading.Thread):
         self._stopwatch.add("queue", begin - arrival.queued)
         if arrival.segment != self._segment:
             self._segment = arrival.segment
+            while self._joining is not None:
+                self._join()
             self._depth.restart()
             self._mapper.fuse(self._session, tuple(self._slam.cut(arrival.reason)))
         estimate = self._slam.track(arrival.frame)
@@ -203,39 +209,45 @@ class TrackerThread(threading.Thread):
             self._depth.add(arrival.body, self._slam.sight())
 
     def _on_prediction(self, finished: Finished) -> None:
-        self._predicting = False
         if finished.session != self._session or self._body is None:
+            self._predicting = False
             return
         self._stopwatch.add("predict", finished.seconds)
-        begin = time.monotonic()
-        integration = self._integrate(finished)
-        self.status = self._slam.status()
+        if finished.prediction is None:
+            assert finished.error is not None
+            self._refuse(finished.error)
+        else:
+            self._joining = Joining(self._slam, finished.prediction, self._stopwatch)
+
+    def _join(self) -> None:
+        """One step of the integration under way; one that does not fit is refused."""
+        if self._joining is None or self._body is None:
+            return
+        try:
+            integration = self._joining.advance()
+        except PredictorError as error:
+            self._refuse(error)
+            return
         if integration is None:
             return
-        self._stopwatch.add("integrate", time.monotonic() - begin)
+        self._joining, self._predicting = None, False
+        self.status = self._slam.status()
         if integration.depth is not None:
             self._depth.predicted(self._body, integration.depth)
         world = self._body.T_world_slam
         anchors = {submap: world @ anchor for submap, anchor in integration.anchors.items()}
         self._mapper.insert(self._session, dataclasses.replace(integration, anchors=anchors))
 
+    def _refuse(self, error: PredictorError) -> None:
+        self._joining, self._predicting = None, False
+        self._slam.refuse(error)
+        self.status = self._slam.status()
+
     def _publish_path(self) -> None:
         if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
             begin = time.monotonic()
             self._mapper.publish_path(self._session, self._in_map_axes(self._slam.path()))
             self._outputs.path_took(time.monotonic() - begin)
-
-    def _integrate(self, finished: Finished) -> Integration | None:
-        """Join a prediction; one that failed or does not fit is refused."""
-        if finished.prediction is None:
-            assert finished.error is not None
-            self._slam.refuse(finished.error)
-            return None
-        try:
-            return self._slam.integrate(finished.prediction)
-        except PredictorError as error:
-            self._slam.refuse(error)
-            return None
 
     def _request(self) -> None:
         if self._predicting or not self._predictor.ready.is_set():
@@ -249,6 +261,8 @@ class TrackerThread(threading.Thread):
         if session == self._session:
             return
         self._session, self._slam, self._body = session, Slam(self._config), None
+        if self._joining is not None:
+            self._joining, self._predicting = None, False
         self.status = self._slam.status()
         self._outputs.begin_session()
         self._depth.restart()

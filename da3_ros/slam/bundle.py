@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 
-_TWIST = np.arange(6)
 _POSE = 7  # unknowns per keyframe: twist (rotation, translation) of T_cam_chain from the left, then lambda
 _CAUCHY = 2.0  # sigma; follows an outlier less the farther it lies off
 _NEAR = 0.02  # a point nearer than this share of the scene's size, or behind the camera, is not believed
@@ -86,20 +85,48 @@ class Adjusted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """The observations as tables of keyframes by points, which makes every sum over either a product of matrices.
+
+    Most points are seen by more than half of the keyframes: gaps cost less than lists of indices do.
+    """
+
+    seen: NDArray[np.bool_]  # (K, L)
+    direction: Array  # (K, 2, L)
+    per_direction: Array  # (K, L) 1 / sigma
+    log_depth: Array  # (K, L)
+    per_depth: Array  # (K, L) 1 / sigma; 0 where there is no depth
+
+    @classmethod
+    def of(cls, seen: Observations, keyframes: int, points: int) -> _Table:
+        """Fill it in."""
+        at, shape = (seen.keyframe, seen.point), (keyframes, points)
+        depth = np.isfinite(seen.log_depth)
+        table = cls(np.zeros(shape, bool), np.zeros((keyframes, 2, points)), *(np.zeros(shape) for _ in range(3)))
+        table.seen[at] = True
+        table.direction[seen.keyframe, :, seen.point] = seen.direction
+        table.per_direction[at] = 1 / seen.direction_sigma
+        table.log_depth[at] = np.where(depth, seen.log_depth, 0.0)
+        table.per_depth[at] = np.where(depth, 1 / seen.depth_sigma, 0.0)
+        return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Reduced:
     """Normal equations S x = -b of what is left when the points are eliminated, and what brings the points back."""
 
-    S: Array  # (7 K, 7 K)
-    b: Array  # (7 K,)
-    W: Array  # (7 K, 3 L)
-    inverse: Array  # (L, 3, 3)
-    g_point: Array  # (L, 3)
+    S: Array  # (7 F, 7 F) of the F keyframes that may move
+    b: Array  # (7 F,)
+    W: Array  # (7 F, 3 L)
+    inverse: Array  # (3, 3, L)
+    g_point: Array  # (3, L)
 
 
 def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
     """Minimise; every point needs an observation."""
     near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
-    linear = _Linear(bundle, near)
+    table = _Table.of(bundle.seen, len(bundle.T_cam_chain), len(bundle.points))
+    linear = _Linear(bundle, table, near)
     damping = _FIRST_DAMPING
     for _ in range(rounds):
         tried = linear.stepped(damping)
@@ -118,8 +145,8 @@ def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
         state.T_cam_chain,
         state.log_scale,
         state.points,
-        np.asarray(np.linalg.inv(linear.point_information(0.0)), float),
-        linear.direction_error,
+        np.moveaxis(_inverted(linear.point_information()), -1, 0),
+        linear.direction_error[state.seen.keyframe, state.seen.point],
         linear.between_error,
     )
 
@@ -127,124 +154,163 @@ def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
 class _Linear:
     """Residuals of one state, and their linearisation when a step is asked for."""
 
-    def __init__(self, state: Bundle, near: float) -> None:
-        self.state, self._near, seen = state, near, state.seen
-        T = state.T_cam_chain[seen.keyframe]
-        self._in_camera = np.einsum("mij,mj->mi", T[:, :3, :3], state.points[seen.point]) + T[:, :3, 3]
-        in_front = self._in_camera[:, 2] > near
-        self._z = z = np.maximum(self._in_camera[:, 2], near)
-        self._direction = self._in_camera[:, :2] / z[:, None]
-        error = (self._direction - seen.direction) / seen.direction_sigma[:, None]
-        error[~in_front] = _WRONG
-        self.direction_error = np.linalg.norm(error, axis=1)
-        depth_error = np.log(z) - seen.log_depth - state.log_scale[seen.keyframe]
-        has_depth = np.isfinite(depth_error) & in_front
-        depth = np.where(has_depth, depth_error, 0) / seen.depth_sigma
-        self._residual = np.concatenate([error, depth[:, None]], axis=1)
-        seen_weight = np.where(in_front, 1 / (1 + (self.direction_error / _CAUCHY) ** 2), 0.0)
-        depth_weight = np.where(has_depth, 1 / (1 + (depth / _CAUCHY) ** 2), 0.0)
-        self._weight = np.stack([seen_weight, seen_weight, depth_weight], axis=1)
+    def __init__(self, state: Bundle, table: _Table, near: float) -> None:
+        self.state, self._table, self._near = state, table, near
+        self._free = np.flatnonzero(state.free)
+        in_camera = state.T_cam_chain[:, :3, :3] @ state.points.T + state.T_cam_chain[:, :3, 3:]
+        in_front = in_camera[:, 2] > near
+        self._z = z = np.maximum(in_camera[:, 2], near)
+        self._direction = in_camera[:, :2] / z[:, None]  # (K, 2, L)
+        error = (self._direction - table.direction) * table.per_direction[:, None]
+        np.copyto(error, _WRONG, where=(table.seen & ~in_front)[:, None])
+        self.direction_error = np.hypot(error[:, 0], error[:, 1])
+        usable = table.seen & in_front
+        depth = (np.log(z) - table.log_depth - state.log_scale[:, None]) * (usable * table.per_depth)
+        self._residual = np.concatenate([error, depth[:, None]], axis=1)  # (K, 3, L)
+        square, depth_square = (self.direction_error / _CAUCHY) ** 2, (depth / _CAUCHY) ** 2
+        # Roots of the weights of Cauchy's kernel.
+        self._root = np.empty_like(self._residual)
+        self._root[:, :2] = np.sqrt(usable / (1 + square))[:, None]
+        self._root[:, 2] = np.sqrt(usable / (1 + depth_square))
+        sigma = (table.per_direction, table.per_direction, table.per_depth)
+        self._factors = np.moveaxis(self._root, 1, 0) * np.stack(sigma)  # (3, K, L)
         self._between = _between_residuals(state.T_cam_chain, state.between)
         self.between_error = np.sqrt((self._between[0] ** 2).mean(axis=1))
         doubt = (self.between_error / _CAUCHY) ** 2
         self._between_weight = 1 / (1 + doubt)
         self.cost = float(
-            _CAUCHY**2 * np.log1p((self.direction_error / _CAUCHY) ** 2).sum()
-            + _CAUCHY**2 * np.log1p((depth[has_depth] / _CAUCHY) ** 2).sum()
+            _CAUCHY**2 * (np.log1p(square).sum() + np.log1p(depth_square).sum())
             + ((state.log_scale / state.scale_sigma) ** 2).sum()
             + 6 * _CAUCHY**2 * np.log1p(doubt).sum()
         )
 
-    def _jacobians(self) -> tuple[Array, Array]:
-        """Of the residuals (M, 3) with respect to keyframes (M, 3, 7) and points (M, 3, 3)."""
-        seen, z = self.state.seen, self._z
-        d_camera = np.zeros((len(z), 3, 3))  # with respect to the point in the camera's frame
-        inverse = 1 / (z * seen.direction_sigma)
-        d_camera[:, 0, 0] = d_camera[:, 1, 1] = inverse
-        d_camera[:, :2, 2] = -self._direction * inverse[:, None]
-        d_camera[:, 2, 2] = 1 / (z * seen.depth_sigma)
-        pose = np.zeros((len(z), 3, _POSE))
-        pose[:, :, :3] = -d_camera @ se3.hat(self._in_camera)
-        pose[:, :, 3:6] = d_camera
-        pose[:, 2, 6] = -1 / seen.depth_sigma
-        return pose, d_camera @ self.state.T_cam_chain[seen.keyframe, :3, :3]
+    def _to_points(self) -> Array:
+        """Jacobians (K, 3, 3, L) of the weighted residuals with respect to the coordinates of the points.
 
-    def point_information(self, damping: float) -> Array:
-        """Information (L, 3, 3) of the points given the poses."""
-        _, d_point = self._jacobians()
-        return self._points_of(d_point, np.swapaxes(d_point * self._weight[:, :, None], 1, 2), damping)
+        Here as below the root of the weight is in both residuals and Jacobians.
+        """
+        rotation_t = np.swapaxes(self.state.T_cam_chain[:, :3, :3], 1, 2)
+        moved = self._to_translations()
+        return np.asarray((rotation_t @ moved.reshape(len(moved), 3, -1)).reshape(moved.shape), float)
 
-    def _points_of(self, d_point: Array, weighted_t: Array, damping: float) -> Array:
-        information = _summed(weighted_t @ d_point, self.state.seen.point, len(self.state.points))
-        diagonal = np.arange(3)
-        trace = np.trace(information, axis1=1, axis2=2)
-        information[:, diagonal, diagonal] *= 1 + damping
-        information[:, diagonal, diagonal] += (1e-9 * trace + 1e-12)[:, None]
-        return information
+    def _to_translations(self) -> Array:
+        """The same (K, 3, 3, L) with respect to the translations of the keyframes."""
+        (a, b, c), (u, v) = self._factors, np.moveaxis(self._direction, 1, 0)
+        out = np.zeros((len(u), 3, 3, u.shape[1]))
+        a, b, out[:, 2, 2] = a / self._z, b / self._z, c / self._z
+        out[:, 0, 0], out[:, 2, 0] = a, -a * u
+        out[:, 1, 1], out[:, 2, 1] = b, -b * v
+        return out
 
-    def _moving(self) -> Index:
-        """Rows of the unknowns that may change: free poses, and all scales of depth."""
-        moving = np.repeat(self.state.free[:, None], _POSE, axis=1)
-        moving[:, 6] = True
-        return np.flatnonzero(moving.ravel())
+    def _to_keyframes(self) -> Array:
+        """The same (F, 8, 3, L) with respect to the seven unknowns of free keyframes; behind them the residuals."""
+        free = self._free
+        (a, b, c), (u, v) = self._factors[:, free], np.moveaxis(self._direction[free], 1, 0)
+        out = np.zeros((len(free), _POSE + 1, 3, u.shape[1]))
+        out[:, 0, 0], out[:, 1, 0], out[:, 2, 0] = -a * u * v, a * (1 + u * u), -a * v
+        out[:, 0, 1], out[:, 1, 1], out[:, 2, 1] = -b * (1 + v * v), b * u * v, b * u
+        out[:, 0, 2], out[:, 1, 2] = c * v, -c * u
+        out[:, 3:6] = self._to_translations()[free]
+        out[:, 6, 2] = -c
+        out[:, _POSE] = self._root[free] * self._residual[free]
+        return out
+
+    def point_information(self) -> Array:
+        """Information (3, 3, L) of the points given the poses."""
+        point = self._to_points()
+        return _regular(_products(point, point).sum(axis=0), 0.0)
 
     def _reduced(self, damping: float) -> _Reduced:
-        """The damped normal equations of the keyframes, the points eliminated."""
-        state, seen = self.state, self.state.seen
-        count, points = len(state.T_cam_chain), len(state.points)
-        d_pose, d_point = self._jacobians()
-        weight = self._weight[:, :, None]
-        pose_t, point_t = np.swapaxes(d_pose * weight, 1, 2), np.swapaxes(d_point * weight, 1, 2)
-        H = np.zeros((count, _POSE, count, _POSE))
-        diagonal = np.arange(count)
-        H[diagonal, :, diagonal, :] = _summed(pose_t @ d_pose, seen.keyframe, count)
-        g_pose = _summed((pose_t @ self._residual[:, :, None])[:, :, 0], seen.keyframe, count)
-        g_point = _summed((point_t @ self._residual[:, :, None])[:, :, 0], seen.point, points)
+        """The damped normal equations of the free keyframes, the points eliminated."""
+        pose, point = self._to_keyframes(), self._to_points()
+        count, points = len(pose), pose.shape[-1]
+        rows = pose.reshape(count, _POSE + 1, 3 * points)
+        gram = rows @ np.swapaxes(rows, 1, 2)
+        blocks, each, size = np.zeros((count, _POSE, count, _POSE)), np.arange(count), count * _POSE
+        blocks[each, :, each, :] = gram[:, :_POSE, :_POSE]
+        H, g_pose = blocks.reshape(size, size), gram[:, :_POSE, _POSE].ravel()
         self._add_priors(H, g_pose)
-        inverse = np.asarray(np.linalg.inv(self._points_of(d_point, point_t, damping)), float)
-        W = np.zeros((count, points, _POSE, 3))
-        W[seen.keyframe, seen.point] = pose_t @ d_point  # a keyframe sees a point once
-        W_inverse = W @ inverse
-        W_rows = W.transpose(0, 2, 1, 3).reshape(count * _POSE, points * 3)
-        W_inverse_rows = W_inverse.transpose(0, 2, 1, 3).reshape(count * _POSE, points * 3)
-        S = H.reshape(count * _POSE, count * _POSE) - W_inverse_rows @ W_rows.T
-        S[np.diag_indices_from(S)] += damping * np.diag(H.reshape(S.shape)) + 1e-9
-        return _Reduced(S, g_pose.ravel() - W_inverse_rows @ g_point.ravel(), W_rows, inverse, g_point)
+        weighted = self._root * self._residual
+        g_point = _products(weighted[:, None], point).sum(axis=0)[0]
+        inverse = _inverted(_regular(_products(point, point).sum(axis=0), damping))
+        mixed = _products(pose[:, :_POSE], point[self._free]).reshape(size, 3, points)
+        W, W_inverse = (rows.reshape(size, 3 * points) for rows in (mixed, _contracted(mixed, inverse)))
+        S = H - W_inverse @ W.T
+        S[np.diag_indices_from(S)] += damping * np.diag(H) + 1e-9
+        return _Reduced(S, g_pose - W_inverse @ g_point.ravel(), W, inverse, g_point)
 
     def stepped(self, damping: float) -> _Linear | None:
         """The state after one damped step; None where there is no such step."""
-        state, rows = self.state, self._moving()
+        state, reduced = self.state, self._reduced(damping)
         try:
-            reduced = self._reduced(damping)
-            step = np.zeros(len(reduced.b))
-            step[rows] = np.linalg.solve(reduced.S[np.ix_(rows, rows)], -reduced.b[rows])
+            step = np.linalg.solve(reduced.S, -reduced.b)
         except np.linalg.LinAlgError:
             return None
-        by_keyframe = step.reshape(-1, _POSE)
-        back = reduced.g_point + (reduced.W.T @ step).reshape(-1, 3)
-        d_points = -(reduced.inverse @ back[:, :, None])[:, :, 0]
+        back = reduced.g_point + (step @ reduced.W).reshape(3, -1)
+        d_points = -_contracted(back[None], reduced.inverse)[0].T
         if not (np.isfinite(step).all() and np.isfinite(d_points).all()):
             return None
+        by_keyframe = np.zeros((len(state.free), _POSE))
+        by_keyframe[self._free] = step.reshape(-1, _POSE)
         moved = replace(
             state,
             T_cam_chain=se3.normalized(se3.exp(by_keyframe[:, :6]) @ state.T_cam_chain),
             points=state.points + d_points,
             log_scale=state.log_scale + by_keyframe[:, 6],
         )
-        return _Linear(moved, self._near)
+        return _Linear(moved, self._table, self._near)
 
     def _add_priors(self, H: Array, gradient: Array) -> None:
-        state = self.state
-        every = np.arange(len(state.T_cam_chain))
-        H[every, 6, every, 6] += 1 / state.scale_sigma**2
-        gradient[:, 6] += state.log_scale / state.scale_sigma**2
-        (residual, d_first, d_second), weight = self._between, self._between_weight
-        ends = ((state.between.first, d_first), (state.between.second, d_second))
-        for a, d_a in ends:
-            np.add.at(gradient[:, :6], a, np.einsum("pij,pi,p->pj", d_a, residual, weight))
-            for b, d_b in ends:
-                at = (a[:, None, None], _TWIST[:, None], b[:, None, None], _TWIST)
-                np.add.at(H, at, np.swapaxes(d_a, 1, 2) @ (weight[:, None, None] * d_b))
+        """Add the scales of depth and the relative poses to H (7 F, 7 F) and the gradient (7 F,)."""
+        state, free = self.state, self._free
+        scales = np.arange(len(free)) * _POSE + 6
+        H[scales, scales] += 1 / state.scale_sigma[free] ** 2
+        gradient[scales] += state.log_scale[free] / state.scale_sigma[free] ** 2
+        residual, d_first, d_second = self._between
+        root, each = np.sqrt(self._between_weight)[:, None, None], np.arange(len(residual))
+        jacobian = np.zeros((len(residual), 6, len(state.free), _POSE))
+        jacobian[each, :, state.between.first, :6] = root * d_first
+        jacobian[each, :, state.between.second, :6] = root * d_second
+        rows = jacobian[:, :, free].reshape(6 * len(residual), len(gradient))
+        H += rows.T @ rows
+        gradient += (root[:, 0] * residual).ravel() @ rows
+
+
+def _products(left: Array, point: Array) -> Array:
+    """Sums (K, A, 3, L) over the residuals of what is (K, A, 3, L) times Jacobians (K, 3, 3, L) of the points."""
+    out = left[:, :, None, 0] * point[:, None, :, 0]
+    for residual in (1, 2):
+        out += left[:, :, None, residual] * point[:, None, :, residual]
+    return out
+
+
+def _contracted(rows: Array, matrices: Array) -> Array:
+    """Rows (A, 3, L) times matrices (3, 3, L), for each of L."""
+    out = rows[:, 0, None] * matrices[0]
+    for i in (1, 2):
+        out += rows[:, i, None] * matrices[i]
+    return out
+
+
+def _regular(information: Array, damping: float) -> Array:
+    """Information (3, 3, L), damped, that has an inverse."""
+    diagonal = np.arange(3)
+    trace = information[diagonal, diagonal].sum(axis=0)
+    information[diagonal, diagonal] *= 1 + damping
+    information[diagonal, diagonal] += 1e-9 * trace + 1e-12
+    return information
+
+
+def _inverted(matrices: Array) -> Array:
+    """Inverses of symmetric matrices (3, 3, L), by their cofactors."""
+    (a, b, c), (_, d, e), (_, _, f) = matrices
+    out = np.empty_like(matrices)
+    out[0, 0], out[1, 1], out[2, 2] = d * f - e * e, a * f - c * c, a * d - b * b
+    out[0, 1] = out[1, 0] = c * e - b * f
+    out[0, 2] = out[2, 0] = b * e - c * d
+    out[1, 2] = out[2, 1] = b * c - a * e
+    out /= a * out[0, 0] + b * out[0, 1] + c * out[0, 2]
+    return out
 
 
 def _between_residuals(T_cam_chain: Array, between: Between) -> tuple[Array, Array, Array]:
@@ -256,15 +322,3 @@ def _between_residuals(T_cam_chain: Array, between: Between) -> tuple[Array, Arr
     adjoint[:, 3:, :3] = se3.hat(T[:, :3, 3]) @ T[:, :3, :3]
     weight = 1 / between.sigma[:, :, None]
     return residual, weight * np.eye(6), -adjoint * weight
-
-
-def _summed(values: Array, index: Index, count: int) -> Array:
-    """Sums (count, ...) of values (M, ...) by index."""
-    flat = values.reshape(len(values), -1)
-    out = np.zeros((count, flat.shape[1]))
-    if len(index):
-        order = np.argsort(index, kind="stable")
-        ordered = index[order]
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        out[ordered[starts]] = np.add.reduceat(flat[order], starts, axis=0)
-    return out.reshape(count, *values.shape[1:])

@@ -15,6 +15,7 @@ from da3_ros.slam.tracker import Track
 from da3_ros.types import FloatArray, Frame, FusedKeyframe
 
 _SAMPLE, _ENOUGH = 3, 100  # a median needs no more pixels
+_LEAST_WEIGHT = np.float32(1e-20)  # that can be divided by
 
 
 @dataclass(slots=True, eq=False)
@@ -25,28 +26,26 @@ class Depth:
     confidence: FloatArray  # (h, w) in [0, 1), mean of the predictions
     camera: Pinhole  # at this size
     weight: FloatArray  # (h, w) sum of confidences
+    middle: float | None = None  # median of the logarithm, once somebody has asked for it
 
     @classmethod
     def first(cls, depth: FloatArray, confidence: FloatArray, camera: Pinhole) -> Depth:
         """Start from one prediction scaled to chain units."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            log = np.where((depth > 0) & np.isfinite(depth), np.log(depth), np.nan).astype(np.float32)
-        confidence = np.where(np.isfinite(log), confidence, 0).astype(np.float32)
+            log = np.log(depth, dtype=np.float32)
+        valid = np.isfinite(log)
+        log[~valid] = np.nan
+        confidence = np.where(valid, confidence, 0).astype(np.float32)
         return cls(log, confidence, camera, confidence)
 
     def add(self, other: Depth) -> Depth:
         """Average with another prediction of the same view; invalid pixels do not count."""
         total = self.weight + other.weight
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = (np.nan_to_num(self.log) * self.weight + np.nan_to_num(other.log) * other.weight) / total
-            confidence = (self.confidence * self.weight + other.confidence * other.weight) / total
-        valid = total > 0
-        return Depth(
-            np.where(valid, mean, self.log).astype(np.float32),
-            np.where(valid, confidence, 0).astype(np.float32),
-            self.camera,
-            total,
-        )
+        share = other.weight / np.maximum(total, _LEAST_WEIGHT)
+        mean = self.log + share * (other.log - self.log)
+        np.copyto(mean, other.log, where=np.isnan(self.log))
+        np.copyto(mean, self.log, where=np.isnan(other.log))
+        return Depth(mean, self.confidence + share * (other.confidence - self.confidence), self.camera, total)
 
     def any(self) -> bool:
         """Some pixel is valid."""
@@ -54,19 +53,21 @@ class Depth:
 
     def median(self) -> float:
         """Of the valid pixels, every third in both axes where these are enough; there must be some."""
-        some = self.log[::_SAMPLE, ::_SAMPLE]
-        some = some[np.isfinite(some)]
-        return float(np.exp(np.median(some) if len(some) > _ENOUGH else np.nanmedian(self.log)))
+        if self.middle is None:
+            some = self.log[::_SAMPLE, ::_SAMPLE]
+            some = some[np.isfinite(some)]
+            self.middle = float(np.median(some) if len(some) > _ENOUGH else np.nanmedian(self.log))
+        return float(np.exp(self.middle))
 
     def scaled(self, log_scale: float) -> Depth:
         """The same depth in other units."""
-        return Depth(self.log + np.float32(log_scale), self.confidence, self.camera, self.weight)
+        middle = None if self.middle is None else self.middle + log_scale
+        return Depth(self.log + np.float32(log_scale), self.confidence, self.camera, self.weight, middle)
 
     def edges(self, ratio: float) -> np.ndarray:
         """Mark pixels (h, w) whose 3x3 neighbourhood spans more than ``ratio`` in relative depth, or has a hole."""
-        kernel = np.ones((3, 3), np.uint8)
-        filled = np.nan_to_num(self.log, nan=1e3)
-        return np.asarray(cv2.dilate(filled, kernel) - cv2.erode(filled, kernel) > ratio)
+        filled = cv2.patchNaNs(self.log.copy(), 1e3)
+        return np.asarray(cv2.morphologyEx(filled, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,18 @@ class Seen:
         )
 
 
+def among(ids: Ids, others: Ids) -> NDArray[np.bool_]:
+    """Which of ids (N,) are among others (M,) ascending."""
+    if not len(others):
+        return np.zeros(len(ids), bool)
+    return np.asarray(others[np.minimum(np.searchsorted(others, ids), len(others) - 1)] == ids)
+
+
 def shifts(of: Ids, ids: Ids, pixels: Array) -> Array:
     """Pixels (M, 2) of these (M,) where ids (N,) ascending have pixels (N, 2); 0 where they have none."""
-    if not len(ids):
-        return np.zeros((len(of), 2))
-    rows = np.minimum(np.searchsorted(ids, of), len(ids) - 1)
-    return np.where((ids[rows] == of)[:, None], pixels[rows], 0.0)
+    out, there = np.zeros((len(of), 2)), among(of, ids)
+    out[there] = pixels[np.searchsorted(ids, of[there])]
+    return out
 
 
 class Landmarks:
@@ -79,21 +85,21 @@ class Landmarks:
 
     def known(self, ids: Ids) -> NDArray[np.bool_]:
         """Which of these are still there."""
-        if not len(self.ids):
-            return np.zeros(len(ids), bool)
-        return np.asarray(self.ids[np.minimum(self.rows(ids), len(self.ids) - 1)] == ids)
+        return among(ids, self.ids)
 
     def keep(self, keyframes: list[int], followed: Ids) -> None:
         """Forget what was seen by none of these keyframes and is not followed any more."""
         self.views = {index: seen for index, seen in self.views.items() if index in keyframes}
-        used = np.unique(np.concatenate([followed, *(seen.ids for seen in self.views.values())]))
-        self._keep_rows(np.isin(self.ids, used, assume_unique=True))
+        used = np.zeros(len(self.ids), bool)
+        for ids in (followed, *(seen.ids for seen in self.views.values())):
+            used |= among(self.ids, ids)
+        self._keep_rows(used)
 
     def remove(self, ids: Ids) -> None:
         """Forget these everywhere."""
-        self._keep_rows(~np.isin(self.ids, ids))
+        self._keep_rows(~among(self.ids, ids))
         for index, seen in self.views.items():
-            self.views[index] = seen.taken(~np.isin(seen.ids, ids))
+            self.views[index] = seen.taken(~among(seen.ids, ids))
 
     def clear(self) -> None:
         """Forget all; ids go on."""

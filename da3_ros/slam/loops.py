@@ -2,7 +2,7 @@
 
     loops.placed(new, tokens)     keyframes were placed: remember what they look like, perhaps propose a place
     window = loops.window(number)       views of both sides, to be predicted together
-    changed = loops.close(views, ...)   verify; corroborate; put into the graph; move the keyframes
+    changed = yield from loops.close(views)   in steps: verify; corroborate; put into the graph; move the keyframes
 
 A place is proposed by the current estimate (old views whose frustum holds what the present sees) or by appearance (old
 views that look much more like the present than others do).  Appearance alone never closes a loop.
@@ -28,6 +28,7 @@ from da3_ros.slam.keyframe import Keyframe
 from da3_ros.slam.places import Place, Places, thinned
 from da3_ros.slam.schedule import Tracked
 from da3_ros.slam.seam import Shared
+from da3_ros.slam.steps import Steps, completed
 from da3_ros.slam.verification import Side, compare
 from da3_ros.slam.window import View
 from da3_ros.types import FloatArray, Frame, ImageArray, LoopEdge, State, Window
@@ -195,7 +196,7 @@ class Loops:
 
     # ------------------------------------------------------------ closing
 
-    def close(self, views: Sequence[View]) -> bool:
+    def close(self, views: Sequence[View]) -> Steps[bool]:
         """Judge the window that was out; returns whether the keyframes have moved."""
         comparison, self._out = self._out, None
         assert comparison is not None, "no comparison is out"
@@ -206,15 +207,20 @@ class Loops:
         if sides is None:
             return False
         found = compare(*sides, self._config.loops, self._config.seam, self._config.scale.break_log)
+        yield "compare"
         if found.loop is None:
             self._failures += 1
             self.refused.append(found.reason)
             return False
         self._failures = 0
-        return self.admit(found.loop)
+        return (yield from self.admitting(found.loop))
 
     def admit(self, loop: Loop) -> bool:
-        """Put a verified loop into the graph where something else speaks for it; returns whether keyframes have moved.
+        """Put a verified loop into the graph where something else speaks for it; returns whether it was."""
+        return completed(self.admitting(loop))
+
+    def admitting(self, loop: Loop) -> Steps[bool]:
+        """The same in steps.  Where a loop was put into the graph, keyframes have moved.
 
         One that the graph itself expects needs nothing else.  Otherwise another finding must agree, one in the graph or
         one that waits, which then counts too; alone it waits itself.
@@ -231,10 +237,12 @@ class Loops:
                 self.refused.append("nothing else speaks for it")
                 return False
             agreed = [*others, loop]
+        yield "judge"
         before = list(chain.graph.loops)
         chain.graph.loops += agreed
         chain.graph.thin(_MOST_LOOPS)
         solution = chain.graph.solve(nodes, furthest=self._config.loops.sigmas)
+        yield "solve"
         if not (np.isfinite(solution.T_map_cam).all() and np.isfinite(solution.scale).all()):
             chain.graph.loops = before
             self.refused.append("the graph has no solution with it")

@@ -18,6 +18,7 @@ from da3_ros.slam.landmarks import Ids, in_camera
 from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
+from da3_ros.slam.steps import Steps
 from da3_ros.slam.tracker import Features, Tracker
 from da3_ros.slam.window import View
 
@@ -50,7 +51,7 @@ class Placing:
 
     def adjust(
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
-    ) -> None:
+    ) -> Steps[None]:
         """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
         waiting = list(request.new)
         for i, keyframe in enumerate(placed):
@@ -58,6 +59,7 @@ class Placing:
             self._tracker.shift(ids, aside)
             self._schedule.shift(ids, aside)
             waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
+        yield "align"
         lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
         if self._refinement.enabled:
             known = [] if by.weak else agreeing(shared, by.seam.S_chain_win)
@@ -65,7 +67,7 @@ class Placing:
             poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for _, view in seen)]
             keyframes = [*(s.keyframe for s in known), *(k for k, _ in seen)]
             self._refinement.measure(keyframes, poses, by.seam.S_chain_win.scale)
-        if self._refinement.adjust(lag, _camera(placed[-1], request.new[-1])):
+        if (yield from self._refinement.adjust(lag, _camera(placed[-1], request.new[-1]))):
             self._chain.moved(before)
         else:
             self._refinement.restart(placed[-1])

@@ -17,12 +17,13 @@ from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.depth_alignment import cells_of
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
-from da3_ros.slam.alignment import Drawing
+from da3_ros.slam.alignment import Drawings
 from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Keyframe, typical_depth
-from da3_ros.slam.landmarks import Ids, Landmarks, Seen
+from da3_ros.slam.landmarks import Ids, Landmarks, Seen, among
 from da3_ros.slam.repeats import Repeats
 from da3_ros.slam.schedule import Kind, Request
+from da3_ros.slam.steps import Steps
 from da3_ros.types import ImageArray
 
 _OUTLIER = 6.0  # sigma of reprojection
@@ -70,16 +71,20 @@ class Refinement:
         self, keyframe: Keyframe, seen: Seen, gray: ImageArray, camera: Pinhole, lag: Sequence[Keyframe]
     ) -> Seen:
         assert keyframe.depth is not None, "it was just placed"
-        pixels, sharp, left = seen.pixels.copy(), np.zeros(len(seen.ids), bool), np.ones(len(seen.ids), bool)
-        for old in lag:
+        count = len(seen.ids)
+        first, there = np.full(count, -1), np.zeros((count, 2))  # the oldest that saw each, and where
+        for i, old in enumerate(lag):
             view = self.landmarks.views.get(old.index, Seen())
-            rows = np.flatnonzero(left & np.isin(seen.ids, view.ids))
-            if len(rows):
-                left[rows] = False
-                T_old_new = se3.inverse(old.T_chain_cam) @ keyframe.T_chain_cam
-                drawing = Drawing(self._images[old.index], T_old_new, keyframe.depth, camera)
-                there = view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
-                pixels[rows], sharp[rows] = drawing.find(gray, there, pixels[rows])
+            rows = np.flatnonzero((first < 0) & among(seen.ids, view.ids))
+            first[rows], there[rows] = i, view.pixels[np.searchsorted(view.ids, seen.ids[rows])]
+        old_ones, rows = np.unique(first[first >= 0]), np.flatnonzero(first >= 0)
+        pixels, sharp = seen.pixels.copy(), np.zeros(count, bool)
+        if len(rows):
+            images = [self._images[lag[i].index] for i in old_ones]
+            T_old_new = [se3.inverse(lag[i].T_chain_cam) @ keyframe.T_chain_cam for i in old_ones]
+            drawings = Drawings(images, np.stack(T_old_new), keyframe.depth, camera)
+            which = np.searchsorted(old_ones, first[rows])
+            pixels[rows], sharp[rows] = drawings.find(gray, which, there[rows], pixels[rows])
         return Seen(seen.ids, pixels, sharp)
 
     def measure(self, keyframes: Sequence[Keyframe], T_win_cam: Sequence[Array], scale: float) -> None:
@@ -117,7 +122,7 @@ class Refinement:
             out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
         return np.stack(out)
 
-    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> bool:
+    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> Steps[bool]:
         """Move the keyframes that still have their depth, their depth's scale, and the landmarks they see.
 
         Args:
@@ -131,7 +136,7 @@ class Refinement:
             return False
         lag = [k for k in keyframes if k.index in self.landmarks.views]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
-        views = [seen.taken(np.isin(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
+        views = [seen.taken(among(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
         if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
             self.doubt = max(1.0, _FADING * self.doubt)
             return False
@@ -150,6 +155,7 @@ class Refinement:
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
         found = adjust(bundle)
+        yield "adjust"
         self._apply(found, lag, views, used, before)
         self._compare(found)
         return True
@@ -227,7 +233,7 @@ class Refinement:
         gone = used
         for i, keyframe in reversed(list(enumerate(lag))):
             own = landmarks.views[keyframe.index].ids
-            rows = landmarks.rows(own[~np.isin(own, gone)])
+            rows = landmarks.rows(own[~among(own, gone)])
             gone = np.union1d(gone, own)
             correction = float(found.log_scale[i]) - keyframe.depth_correction if keyframe.depth is not None else 0.0
             in_camera = se3.transform(before[i], landmarks.points[rows]) * np.exp(correction)

@@ -94,25 +94,33 @@ class Repeats:
         count = len(keyframes)
         sigma_rotation, sigma_translation = self._best(T_chain_cam, depth)
         rotation, translation = 1 / (count * sigma_rotation**2), 1 / (count * sigma_translation**2)
-        for i, j in combinations(range(count), 2):
-            T = se3.inverse(T_win_cam[i]) @ T_win_cam[j]
-            pair = self._pairs.setdefault((keyframes[i], keyframes[j]), _Pair())
-            if pair.count:
-                # The difference to a mean of n has 2 (1 + 1 / n) of a view's variance, on each of three axes.
-                variance = 2 * (1 + 1 / pair.count)
-                turned = se3.rotation_angle(se3.nearest_rotation(pair.rotation).T @ T[:3, :3])
-                moved = np.linalg.norm(pair.translation / pair.information_translation - scale * T[:3, 3])
-                self._differences.append(
-                    (
-                        float(turned / sigma_rotation) ** 2 / variance,
-                        float(moved / sigma_translation) ** 2 / variance,
-                    )
-                )
-            pair.rotation += rotation * T[:3, :3]
-            pair.translation += translation * scale * T[:3, 3]
+        first, second = np.array(list(combinations(range(count), 2)), int).reshape(-1, 2).T
+        T = se3.inverse(T_win_cam[first]) @ T_win_cam[second]
+        T[:, :3, 3] *= scale
+        names = [(keyframes[i], keyframes[j]) for i, j in zip(first, second, strict=True)]
+        pairs = [self._pairs.setdefault(name, _Pair()) for name in names]
+        self._compare(pairs, T, sigma_rotation, sigma_translation)
+        for pair, T_pair in zip(pairs, T, strict=True):
+            pair.rotation += rotation * T_pair[:3, :3]
+            pair.translation += translation * T_pair[:3, 3]
             pair.information_rotation += rotation
             pair.information_translation += translation
             pair.count += 1
+
+    def _compare(self, pairs: Sequence[_Pair], T: Array, sigma_rotation: float, sigma_translation: float) -> None:
+        """Remember how much new relative poses (P, 4, 4) differ from the means so far."""
+        known = np.array([i for i, pair in enumerate(pairs) if pair.count], int)
+        if not len(known):
+            return
+        T, means = T[known], [pairs[i] for i in known]
+        # The difference to a mean of n has 2 (1 + 1 / n) of a view's variance, on each of three axes.
+        variance = np.array([2 * (1 + 1 / pair.count) for pair in means])
+        rotation = se3.nearest_rotation(np.stack([pair.rotation for pair in means]))
+        translation = np.stack([pair.translation / pair.information_translation for pair in means])
+        turned = se3.rotation_angle(np.swapaxes(rotation, 1, 2) @ T[:, :3, :3])
+        moved = np.linalg.norm(translation - T[:, :3, 3], axis=1)
+        squares = np.stack([turned / sigma_rotation, moved / sigma_translation], axis=1) ** 2 / variance[:, None]
+        self._differences.extend((float(rotated), float(shifted)) for rotated, shifted in squares)
 
     def surprise(self, turn: float, turned: float, move: float, moved: float, T_chain_cam: Array, depth: float) -> None:
         """A window has a new keyframe elsewhere than the tracker.

@@ -20,7 +20,7 @@ from da3_ros.geometry.sim3 import Sim3
 from da3_ros.slam.keyframe import Depth, Keyframe, typical_depth
 
 _CELL = 8  # depth error is correlated over patches of about this many pixels
-_SAMPLE = 2  # every second pixel in both axes is plenty
+_SAMPLE = 4  # every fourth pixel in both axes is plenty: still four to a cell
 _BAD_ROTATION_DEG = 10.0  # shared keyframes that disagree by more are no basis for a seam
 _BAD_CENTRE = 0.3  # likewise, share of the median depth
 

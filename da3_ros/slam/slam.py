@@ -5,7 +5,8 @@
     window = slam.request()                   what to predict next, if anything is due
     slam.integrate(predictor.predict(window)) joins the window to the map
 
-One thread owns a Slam.  Offline these three calls simply follow each other (``process``).
+One thread owns a Slam.  Offline these three calls simply follow each other (``process``).  Live, ``integrating`` does
+the last in steps, and frames are tracked between them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from da3_ros.slam.priors import PriorClaims
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared
 from da3_ros.slam.sight import Sight, Sights
+from da3_ros.slam.steps import Steps, completed
 from da3_ros.slam.tracker import Sigma, Track, Tracker
 from da3_ros.slam.window import View
 from da3_ros.types import (
@@ -127,15 +129,30 @@ class Slam:
         Raises:
             PredictorError: the prediction cannot be used and nothing changed; call ``refuse`` with the error.
         """
+        return completed(self.integrating(prediction))
+
+    def integrating(self, prediction: Prediction) -> Steps[Integration]:
+        """The same in steps, named by what each did; the last, which has no name, keeps what leaves the window.
+
+        Between two steps frames may be tracked, shown and informed of priors, and results asked for; ``request``,
+        ``cut`` and ``finish`` come after the last.
+        """
+        steps = self._integrating(prediction)
+        if self._chain.newest is None:
+            return completed(steps)  # before the first keyframe has its landmarks there is nothing to track by
+        return (yield from steps)
+
+    def _integrating(self, prediction: Prediction) -> Steps[Integration]:
         frames = prediction.window.frames
         given, believed = [f.camera for f in frames], [self._intrinsics.of(f) for f in frames]
         views = windows.unpack(prediction, given, believed, self._schedule.new_views)
         request = self._schedule.take_back()
         if self._segment_out != self._segment:
             return self._integration([])  # the chain was cut while this window was out
+        yield "unpack"
         self._intrinsics.observe(frames, [view.camera for view in views])
         if request.kind is Kind.LOOP:
-            return self._close_loop(views)
+            return (yield from self._close_loop(views))
         shared, new = self._shared(request, views), views[-len(request.new) :]
         junction = self._junctions.decide(request, prediction.scale_sigma, shared, new[0])
         self._reason = junction.verdict.reason
@@ -161,7 +178,7 @@ class Slam:
             self._junctions.extend_scale(junction, prediction.scale_sigma)
             scale = self._priors.observe(request.new, new, junction)
             self._junctions.record(request, junction)
-            fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
+            fused = yield from self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
             self._loops.placed(request.new, prediction.tokens)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
@@ -336,7 +353,7 @@ class Slam:
         T_chain_cam: Array,
         junction: Junction,
         scale: float,
-    ) -> list[FusedKeyframe]:
+    ) -> Steps[list[FusedKeyframe]]:
         depths = [view.depth_scaled(junction.seam.log_scale) for view in new]
         weak = junction.weak or self._was_lost
         self._was_lost = self._state is State.LOST
@@ -344,10 +361,15 @@ class Slam:
         for keyframe in placed:
             self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
         self._log.settle_before(request.new[0].frame.id)
-        self._placing.adjust(request, placed, shared, new, junction)
+        T_joined = placed[-1].T_chain_cam
+        self._rebase(request.new[-1].T_chain_cam, T_joined)
+        yield "join"
+        yield from self._placing.adjust(request, placed, shared, new, junction)
         self._chain.settle(placed, junction.seam)
-        self._rebase(request, placed[-1].T_chain_cam)
+        self._rebase(T_joined, placed[-1].T_chain_cam)
+        yield "move"
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
+        yield "follow"
         return self._chain.retire()
 
     def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:
@@ -356,27 +378,27 @@ class Slam:
         T_ref_cam = se3.inverse(reference.T_chain_cam) @ T_chain_cam
         self._log.revise(request.new[0].frame.id, reference.index, T_ref_cam)
         self._sights.add_live(request.new[0].frame.stamp_ns, depth, reference, T_ref_cam)
-        self._rebase(request, T_chain_cam)
+        self._rebase(request.new[0].T_chain_cam, T_chain_cam)
 
     def _T_reference_latest(self) -> Array:
         assert self._latest is not None
         assert self._chain.newest is not None
         return se3.inverse(self._chain.newest.T_chain_cam) @ self._latest.T_chain_cam
 
-    def _rebase(self, request: Request, T_chain_cam: Array) -> None:
-        """The newest view of a window moved on the chain: what was tracked after it moves along.
+    def _rebase(self, T_before: Array, T_chain_cam: Array) -> None:
+        """The newest view of a window moved on the chain, from a pose (4, 4): what was tracked after it moves along.
 
         The published odometry does not: the difference goes into map -> odom.
         """
         assert self._latest is not None
-        T_new_old = se3.normalized(T_chain_cam @ se3.inverse(request.new[-1].T_chain_cam))
+        T_new_old = se3.normalized(T_chain_cam @ se3.inverse(T_before))
         self._latest = self._latest.moved(T_new_old)
         self._schedule.move(T_new_old)
         self._correct_odometry()
 
-    def _close_loop(self, views: Sequence[View]) -> Integration:
+    def _close_loop(self, views: Sequence[View]) -> Steps[Integration]:
         """Compare an old place with the present; where it is the same, the map moves and odometry does not."""
-        if self._loops.close(views):
+        if (yield from self._loops.close(views)):
             self._correct_odometry()
         return self._integration([])
 

@@ -16,7 +16,7 @@ from da3_ros.config import TrackerConfig
 from da3_ros.geometry import robust, se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
-from da3_ros.slam.landmarks import Ids, Seen, shifts
+from da3_ros.slam.landmarks import Ids, Seen, among, shifts
 from da3_ros.types import ImageArray
 
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
@@ -150,7 +150,7 @@ class Tracker:
             texture: (N, 2, 2) of their patches.
         """
         self._camera, self._T_ref_cam = camera, T_ref_cam
-        kept = self._features.taken(self._features.alive & np.isin(self._features.ids, ids))
+        kept = self._features.taken(self._features.alive & among(self._features.ids, ids))
         rows = np.searchsorted(ids, kept.ids)
         self._features = replace(kept, points=points[rows], covariance=covariance[rows], texture=texture[rows])
 
