@@ -382,7 +382,7 @@ def test_sigmas_of_steps_that_are_right_have_an_anees_of_one():
             step[:3, 3] = 2 * (step[:3, 3] + 0.005 * rng.standard_normal(3))
             T_odom_cam = T_odom_cam @ step
         state = State.LOST if i == 100 else State.TRACKING
-        estimate = Estimate(i, i * STEP_NS, np.eye(4), T_odom_cam, 0.002, 0.01, state, False, False, int(i > 300))
+        estimate = Estimate(i, i * STEP_NS, np.eye(4), T_odom_cam, 0.002, 0.01, None, state, False, False, int(i > 300))
         checks.add(estimate, None if i == 200 else T)
     assert len(checks.found) == 599 - 2 - 2 - 1
     found = figures(checks.found, 0.5)

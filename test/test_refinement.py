@@ -39,6 +39,11 @@ def scene(rng, depth_noise=0.0, direction_noise=0.0):
     return T_cam_chain, points, observed
 
 
+def even(points):
+    """Patches whose flow is as good in all directions."""
+    return np.tile(np.eye(2), (points, 1, 1))
+
+
 def disturbed(rng, T_cam_chain, points, observed, fixed=2):
     """The same, away from the truth."""
     wrong = 0.02 * rng.standard_normal((KEYFRAMES, 6))
@@ -46,7 +51,8 @@ def disturbed(rng, T_cam_chain, points, observed, fixed=2):
     free = np.arange(KEYFRAMES) >= fixed
     moved = se3.exp(wrong) @ T_cam_chain
     away = points * np.exp(0.05 * rng.standard_normal((POINTS, 1)))
-    return Bundle(moved, free, np.full(KEYFRAMES, 0.02), away, observed, Between.none(), np.zeros(KEYFRAMES))
+    sigma, log_scale = np.full(KEYFRAMES, 0.02), np.zeros(KEYFRAMES)
+    return Bundle(moved, free, sigma, away, even(POINTS), observed, Between.none(), log_scale)
 
 
 def pose_errors(found, true):
@@ -96,6 +102,7 @@ def test_the_covariance_of_points_tells_their_error():
         np.zeros(KEYFRAMES, bool),
         np.full(KEYFRAMES, 1e-6),
         points + 0.01,
+        even(POINTS),
         observed,
         Between.none(),
         np.zeros(KEYFRAMES),
@@ -249,7 +256,7 @@ def test_what_is_not_finite_leaves_everything_in_place():
 
 def test_landmarks_are_kept_while_somebody_needs_them():
     landmarks = Landmarks()
-    ids = landmarks.add(np.arange(15.0).reshape(5, 3), np.zeros((5, 3, 3)))
+    ids = landmarks.add(np.arange(15.0).reshape(5, 3), np.zeros((5, 3, 3)), np.zeros((5, 2, 2)))
     landmarks.views[0] = Seen(ids[:3], np.zeros((3, 2)))
     landmarks.views[1] = Seen(ids[1:4], np.ones((3, 2)))
     landmarks.keep([1], followed=ids[4:])
@@ -258,4 +265,4 @@ def test_landmarks_are_kept_while_somebody_needs_them():
     assert landmarks.known(np.array([0, 4, 7])).tolist() == [False, True, False]
     landmarks.remove(np.array([2]))
     assert landmarks.views[1].ids.tolist() == [1, 3]
-    assert landmarks.add(np.zeros((1, 3)), np.zeros((1, 3, 3))).tolist() == [5]
+    assert landmarks.add(np.zeros((1, 3)), np.zeros((1, 3, 3)), np.zeros((1, 2, 2))).tolist() == [5]

@@ -28,6 +28,7 @@ def estimate(index: int, T_odom_cam: np.ndarray, **changes: object) -> Estimate:
         "T_odom_cam": T_odom_cam,
         "sigma_rotation": 1e-3,
         "sigma_translation": 2e-3,
+        "covariance": np.diag([1e-6] * 3 + [4e-6] * 3),
         "state": State.TRACKING,
         "metric": True,
         "keyframe": False,

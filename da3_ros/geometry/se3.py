@@ -63,7 +63,7 @@ def hat(w: Array) -> Array:
 
 
 def adjoint(T: Array) -> Array:
-    """Adjoints (..., 6, 6) of (..., 4, 4) transforms on tangents (rotation, translation): ``T exp(x) = exp(Ad x) T``."""
+    """Adjoints (..., 6, 6) of transforms (..., 4, 4) on (rotation, translation): ``T exp(x) = exp(Ad x) T``."""
     out = np.zeros((*T.shape[:-2], 6, 6))
     out[..., :3, :3] = out[..., 3:, 3:] = T[..., :3, :3]
     out[..., 3:, :3] = hat(T[..., :3, 3]) @ T[..., :3, :3]

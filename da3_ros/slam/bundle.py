@@ -67,6 +67,7 @@ class Bundle:
     free: NDArray[np.bool_]  # (K,) whose pose may move; the others hold position, direction and scale
     scale_sigma: Array  # (K,) of lambda
     points: Array  # (L, 3) in the chain's frame
+    texture: Array  # (L, 2, 2) factor on the error of their directions: how well flow is fixed, by direction
     seen: Observations
     between: Between
     log_scale: Array  # (K,) lambda
@@ -82,6 +83,7 @@ class Adjusted:
     point_covariance: Array  # (L, 3, 3) given the poses
     direction_error: Array  # (M,) reprojection error in sigma
     between_error: Array  # (P,) error of the measured relative poses in sigma, root of the mean square of six
+    covariance: Array  # (K, 7, K, 7) of twists (rotation, translation) of T_cam_chain from the left, and of log_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,15 +96,25 @@ class _Table:
     seen: NDArray[np.bool_]  # (K, L)
     direction: Array  # (K, 2, L)
     per_direction: Array  # (K, L) 1 / sigma
+    texture: Array  # (2, 2, L)
     log_depth: Array  # (K, L)
     per_depth: Array  # (K, L) 1 / sigma; 0 where there is no depth
 
     @classmethod
-    def of(cls, seen: Observations, keyframes: int, points: int) -> _Table:
+    def of(cls, bundle: Bundle) -> _Table:
         """Fill it in."""
-        at, shape = (seen.keyframe, seen.point), (keyframes, points)
+        seen = bundle.seen
+        at, shape = (seen.keyframe, seen.point), (len(bundle.T_cam_chain), len(bundle.points))
         depth = np.isfinite(seen.log_depth)
-        table = cls(np.zeros(shape, bool), np.zeros((keyframes, 2, points)), *(np.zeros(shape) for _ in range(3)))
+        texture = np.ascontiguousarray(np.moveaxis(bundle.texture, 0, -1))
+        table = cls(
+            np.zeros(shape, bool),
+            np.zeros((shape[0], 2, shape[1])),
+            np.zeros(shape),
+            texture,
+            np.zeros(shape),
+            np.zeros(shape),
+        )
         table.seen[at] = True
         table.direction[seen.keyframe, :, seen.point] = seen.direction
         table.per_direction[at] = 1 / seen.direction_sigma
@@ -125,7 +137,7 @@ class _Reduced:
 def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
     """Minimise; every point needs an observation."""
     near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
-    table = _Table.of(bundle.seen, len(bundle.T_cam_chain), len(bundle.points))
+    table = _Table.of(bundle)
     linear = _Linear(bundle, table, near)
     damping = _FIRST_DAMPING
     for _ in range(rounds):
@@ -148,6 +160,7 @@ def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
         np.moveaxis(_inverted(linear.point_information()), -1, 0),
         linear.direction_error[state.seen.keyframe, state.seen.point],
         linear.between_error,
+        linear.covariance(),
     )
 
 
@@ -161,7 +174,7 @@ class _Linear:
         in_front = in_camera[:, 2] > near
         self._z = z = np.maximum(in_camera[:, 2], near)
         self._direction = in_camera[:, :2] / z[:, None]  # (K, 2, L)
-        error = (self._direction - table.direction) * table.per_direction[:, None]
+        error = _by_texture(table.texture, (self._direction - table.direction) * table.per_direction[:, None])
         np.copyto(error, _WRONG, where=(table.seen & ~in_front)[:, None])
         self.direction_error = np.hypot(error[:, 0], error[:, 1])
         usable = table.seen & in_front
@@ -200,6 +213,7 @@ class _Linear:
         a, b, out[:, 2, 2] = a / self._z, b / self._z, c / self._z
         out[:, 0, 0], out[:, 2, 0] = a, -a * u
         out[:, 1, 1], out[:, 2, 1] = b, -b * v
+        out[:, :, :2] = _by_texture(self._table.texture, out[:, :, :2])
         return out
 
     def _to_keyframes(self) -> Array:
@@ -210,6 +224,7 @@ class _Linear:
         out[:, 0, 0], out[:, 1, 0], out[:, 2, 0] = -a * u * v, a * (1 + u * u), -a * v
         out[:, 0, 1], out[:, 1, 1], out[:, 2, 1] = -b * (1 + v * v), b * u * v, b * u
         out[:, 0, 2], out[:, 1, 2] = c * v, -c * u
+        out[:, :3, :2] = _by_texture(self._table.texture, out[:, :3, :2])
         out[:, 3:6] = self._to_translations()[free]
         out[:, 6, 2] = -c
         out[:, _POSE] = self._root[free] * self._residual[free]
@@ -238,6 +253,16 @@ class _Linear:
         S = H - W_inverse @ W.T
         S[np.diag_indices_from(S)] += damping * np.diag(H) + 1e-9
         return _Reduced(S, g_pose - W_inverse @ g_point.ravel(), W, inverse, g_point)
+
+    def covariance(self) -> Array:
+        """Of the keyframes (K, 7, K, 7), whatever the points; 0 where they hold still."""
+        count = len(self.state.free)
+        out = np.zeros((count, _POSE, count, _POSE))
+        S = self._reduced(0.0).S
+        out[np.ix_(self._free, np.arange(_POSE), self._free, np.arange(_POSE))] = np.linalg.pinv(
+            S, hermitian=True
+        ).reshape(len(self._free), _POSE, len(self._free), _POSE)
+        return out
 
     def stepped(self, damping: float) -> _Linear | None:
         """The state after one damped step; None where there is no such step."""
@@ -274,6 +299,11 @@ class _Linear:
         rows = jacobian[:, :, free].reshape(6 * len(residual), len(gradient))
         H += rows.T @ rows
         gradient += (root[:, 0] * residual).ravel() @ rows
+
+
+def _by_texture(texture: Array, errors: Array) -> Array:
+    """Errors of directions, or their derivatives (..., 2, L), times matrices (2, 2, L)."""
+    return np.stack([texture[i, 0] * errors[..., 0, :] + texture[i, 1] * errors[..., 1, :] for i in (0, 1)], axis=-2)
 
 
 def _products(left: Array, point: Array) -> Array:
@@ -317,8 +347,5 @@ def _between_residuals(T_cam_chain: Array, between: Between) -> tuple[Array, Arr
     """Residuals (P, 6) of relative poses in sigma, and their Jacobians (P, 6, 6) at both ends."""
     T = T_cam_chain[between.first] @ se3.inverse(T_cam_chain[between.second])
     residual = se3.log(T @ se3.inverse(between.T_first_second)) / between.sigma
-    adjoint = np.zeros((len(T), 6, 6))
-    adjoint[:, :3, :3] = adjoint[:, 3:, 3:] = T[:, :3, :3]
-    adjoint[:, 3:, :3] = se3.hat(T[:, :3, 3]) @ T[:, :3, :3]
     weight = 1 / between.sigma[:, :, None]
-    return residual, weight * np.eye(6), -adjoint * weight
+    return residual, weight * np.eye(6), -se3.adjoint(T) * weight

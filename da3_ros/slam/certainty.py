@@ -1,12 +1,12 @@
 """How well the newest keyframe's place in the map is known, and how well each step between keyframes.
 
-The error of a keyframe is ``S_map_kf exp(xi)`` with xi = (rotation, translation in chain units, log scale), the place of
-which compounds from step to step, to first order (Barfoot and Furgale, T-RO 2014):
+The error of a keyframe is ``S_map_kf exp(xi)`` with xi = (rotation, translation in chain units, log scale).  It
+compounds from step to step, to first order (Barfoot and Furgale, T-RO 2014):
 
     P_k = Ad(T_k_(k-1)) P_(k-1) Ad(T_k_(k-1))^T + Q_k
 
-Its scale is the filter's (``scale.py``): a claim of metres makes the error of the scale smaller by a factor, and with it
-what the scale has in common with the rest; what lies behind keeps its size, so nothing else becomes better known.
+Its scale is the filter's (``scale.py``): a claim of metres makes the error of the scale smaller by a factor, and with
+it what the scale has in common with the rest; what lies behind keeps its size, so nothing else becomes better known.
 Loops replace P by the pose graph's own marginal.
 """
 

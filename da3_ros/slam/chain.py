@@ -11,7 +11,7 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.certainty import Certainty, step_of_seam
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
-from da3_ros.slam.keyframe import Depth, Keyframe
+from da3_ros.slam.keyframe import Depth, Keyframe, Step
 from da3_ros.slam.places import Places
 from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
@@ -59,10 +59,15 @@ class Chain:
             self.active.append(keyframe)
         return self.keyframes[-len(new) :]
 
-    def settle(self, new: Sequence[Keyframe], seam: Seam) -> None:
-        """Keyframes that were just placed, over this seam, are where they are to be: how well is that known?"""
+    def settle(self, new: Sequence[Keyframe], seam: Seam, refined: Step | None) -> None:
+        """Keyframes that were just placed, over this seam, are where they are to be: how well is that known?
+
+        ``refined`` is what landmarks know of the way to the last one, where there were enough.
+        """
         for i, k in enumerate(new):
             k.step = step_of_seam(k, seam, first=i == 0)
+            if refined is not None and k is new[-1] and not k.weak:
+                k.step = Step(refined.rotation, refined.translation, k.step.log_scale)
             if k.index == 0:
                 self.certainty.start(self.scale.sigma)
             else:

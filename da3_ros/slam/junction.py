@@ -107,10 +107,10 @@ class Junctions:
             return Junction(seam, verdict, "weak")
         return Junction(self._continued(request, new, claim_sigma), verdict, "weak")
 
-    def extend_scale(self, junction: Junction, claim_sigma: float | None) -> None:
-        """Add a joined window of keyframes to the chain of scales."""
+    def extend_scale(self, junction: Junction, claim_sigma: float | None, share: float = 1.0) -> None:
+        """Add a joined window of keyframes to the chain of scales; it drifts by a share of what the seam is off."""
         self._log_scale = junction.seam.log_scale
-        self._chain.scale.add(junction.seam.sigma)
+        self._chain.scale.add(junction.seam.sigma if junction.weak else share * junction.seam.sigma)
         self.observe_scale(junction, claim_sigma)
 
     def observe_scale(self, junction: Junction, claim_sigma: float | None) -> None:

@@ -13,7 +13,7 @@ from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.chain import Chain
 from da3_ros.slam.junction import Junction
-from da3_ros.slam.keyframe import Keyframe, typical_depth
+from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
 from da3_ros.slam.landmarks import Ids, in_camera
 from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Request, Schedule, Tracked
@@ -21,6 +21,8 @@ from da3_ros.slam.seam import Shared, agreeing
 from da3_ros.slam.steps import Steps
 from da3_ros.slam.tracker import Features, Tracker
 from da3_ros.slam.window import View
+
+_DRIFT = 0.5  # measured over 20 keyframes on synthetic worlds: 0.8 %, where seams say 1.6 %
 
 
 class Placing:
@@ -40,6 +42,16 @@ class Placing:
     def clear(self) -> None:
         """The chain was cut."""
         self._refinement.clear()
+
+    @property
+    def step(self) -> Step | None:
+        """How well landmarks fix the way to the newest keyframe; None where there are too few."""
+        return self._refinement.step
+
+    @property
+    def drift(self) -> float:
+        """Share of a seam's error of scale by which the chain drifts: landmarks that live on hold it too."""
+        return 1.0 if self._refinement.step is None else _DRIFT
 
     def weigh(self, request: Request, shared: Sequence[Shared], new: Sequence[View], T_chain_cam: Array) -> Array:
         """Poses (N, 4, 4) of a window's new frames, given where the window and the tracker have them."""

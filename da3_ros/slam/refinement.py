@@ -19,7 +19,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawings
 from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
-from da3_ros.slam.keyframe import Keyframe, typical_depth
+from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen, among
 from da3_ros.slam.repeats import Repeats
 from da3_ros.slam.schedule import Kind, Request
@@ -46,6 +46,7 @@ class Refinement:
         self.doubt = 1.0  # factor on the sigma of landmarks
         self._images: dict[int, ImageArray] = {}  # of the keyframes of the lag, by index
         self.repeats = Repeats(config.refine)
+        self.step: Step | None = None  # how well the way to the newest keyframe is known; None: by its window alone
 
     def clear(self) -> None:
         """Forget all places (the chain was cut); what was learned of windows and of the calibration stays."""
@@ -132,6 +133,7 @@ class Refinement:
         Returns:
             Whether there was enough to go by.
         """
+        self.step = None
         if not self.enabled:
             return False
         lag = [k for k in keyframes if k.index in self.landmarks.views]
@@ -150,11 +152,13 @@ class Refinement:
             free,
             np.where(free, scale_sigma, 1e-4),
             self.landmarks.points[self.landmarks.rows(used)],
+            self.landmarks.texture[self.landmarks.rows(used)],
             self._observations(lag, views, used, camera),
             self.repeats.between([k.index for k in lag]),
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
         found = adjust(bundle)
+        self.step = _step(found)
         yield "adjust"
         self._apply(found, lag, views, used, before)
         self._compare(found)
@@ -246,6 +250,16 @@ class Refinement:
         landmarks.points[rows], landmarks.covariance[rows] = found.points, found.point_covariance
         wrong = found.direction_error > _OUTLIER
         landmarks.remove(np.unique(np.concatenate([seen.ids for seen in views])[wrong]))
+
+
+def _step(found: Adjusted) -> Step:
+    """How well the pose of the newest keyframe in the one before is known, and its scale."""
+    T = found.T_cam_chain[-1] @ se3.inverse(found.T_cam_chain[-2])
+    own, before = found.covariance[-1, :, -1], found.covariance[-2, :6, -2, :6]
+    move, common = se3.adjoint(T), found.covariance[-1, :6, -2, :6]
+    pose = own[:6, :6] + move @ before @ move.T - common @ move.T - move @ common.T
+    rotation, translation = (float(np.sqrt(np.trace(pose[i : i + 3, i : i + 3]) / 3)) for i in (0, 3))
+    return Step(rotation, translation, float(np.sqrt(own[6, 6])))
 
 
 def _shared_ids(views: Sequence[Seen]) -> Ids:

@@ -175,7 +175,7 @@ class Slam:
             self._place_live(request, T_chain_cam[-1], new[-1].depth_scaled(junction.seam.log_scale))
             fused = []
         else:
-            self._junctions.extend_scale(junction, prediction.scale_sigma)
+            self._junctions.extend_scale(junction, prediction.scale_sigma, self._placing.drift)
             scale = self._priors.observe(request.new, new, junction)
             self._junctions.record(request, junction)
             fused = yield from self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
@@ -365,7 +365,7 @@ class Slam:
         self._rebase(request.new[-1].T_chain_cam, T_joined)
         yield "join"
         yield from self._placing.adjust(request, placed, shared, new, junction)
-        self._chain.settle(placed, junction.seam)
+        self._chain.settle(placed, junction.seam, self._placing.step)
         self._rebase(T_joined, placed[-1].T_chain_cam)
         yield "move"
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
