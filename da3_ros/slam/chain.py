@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from da3_ros.config import Config
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
+from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.keyframe import Depth, Keyframe
+from da3_ros.slam.levelling import Levelling, verticals
 from da3_ros.slam.places import Places
 from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
@@ -31,6 +34,7 @@ class Chain:
         self.scale = ScaleChain()
         self.submaps = Submaps(config.map)
         self.graph = PoseGraph()
+        self.levelling = Levelling()
         self.places: Places | None = None  # where views of keyframes that leave the window are kept
         self.revision = 0  # increments when loops have moved the keyframes
 
@@ -72,6 +76,13 @@ class Chain:
                 k.T_map_cam = se3.normalized(last.T_map_cam @ in_map @ scaled(change, k.scale))
                 self.submaps.move(k.submap, k.index, k.T_map_cam)
 
+    def level(self, keyframe: Keyframe, gravity: Gravity | None) -> None:
+        """Turn the newest keyframe in the map, on the spot, as gravity asks for; the chain stays as it is."""
+        turn = self.levelling.hear(keyframe, gravity)
+        T = keyframe.T_map_cam
+        keyframe.T_map_cam = se3.normalized(se3.make(turn @ T[:3, :3], T[:3, 3]))
+        self.submaps.move(keyframe.submap, keyframe.index, keyframe.T_map_cam)
+
     def nodes(self) -> Nodes:
         """All keyframes as the pose graph sees them."""
         keyframes = self.keyframes
@@ -84,6 +95,8 @@ class Chain:
             self.scale.claimed()[rows] * first[:, None],
             np.stack([k.T_map_cam for k in keyframes]),
             np.array([k.scale for k in keyframes]),
+            *verticals(keyframes),
+            self.levelling.up,
         )
 
     def correct(self, solution: Solution) -> None:
@@ -115,7 +128,7 @@ class Chain:
         T, scale = self.filtered()
         if not self._smooth or not len(T):
             return T, scale
-        if self.graph.loops:
+        if self.graph.loops or (self.levelling.up is not None and find_spec("gtsam") is not None):
             solution = self.graph.solve(self.nodes())
             return solution.T_map_cam, solution.scale
         chain = np.stack([k.T_chain_cam for k in self.keyframes])

@@ -2,8 +2,8 @@
 
 A node is a similarity ``S_map_kf`` that takes the camera's coordinates in chain units to the map: its scale is map
 units per chain unit.  Consecutive keyframes are tied by the way between them on the chain, at equal scale up to the
-seam's sigma; claims of metres observe the scale; loops tie keyframes far apart.  Chain and claims alone have the
-smoothed chain as their solution (``scale.py``), so a graph without loops is never solved.
+seam's sigma; claims of metres observe the scale; gravity observes roll and pitch; loops tie keyframes far apart.  Chain
+and claims alone have the smoothed chain as their solution (``scale.py``), so a graph of nothing else is never solved.
 
 Runs of keyframes between two *supports* are one edge, composed of theirs, and what lies between moves by its
 conditional mean afterwards (exact to first order); so the time is bounded however long the chain is.  GTSAM solves the
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.geometry.sim3 import Sim3
+from da3_ros.slam.gravity import turning
 
 _SUPPORTS = 40  # nodes that are solved for, beside the ends of loops and weak links
 _KERNEL = 3.0  # whitened norm at which Cauchy's kernel halves the weight of a loop; seven errors have a norm of 2.6
@@ -42,6 +43,9 @@ class Nodes:
     claims: Array  # (K, 2) sum of 1 / sigma^2 and of z / sigma^2 over claims of log(metres per chain unit)
     T_map_cam: Array  # (K, 4, 4) where they are now
     scale: Array  # (K,) map units per chain unit now
+    up: Array  # (K, 3) opposite to gravity, in each camera's axes; zeros where it is unknown
+    up_sigma: Array  # (K,) rad per axis of what each says by itself; infinity where it is unknown
+    up_map: Array | None  # (3,) the same in the map
 
     def __len__(self) -> int:
         """Number of keyframes."""
@@ -120,6 +124,7 @@ class PoseGraph:
         for i, k in enumerate(supports):
             values.insert(i, _similarity(nodes.T_map_cam[k], nodes.scale[k]))
         _add_claims(factors, nodes, supports)
+        _add_gravity(factors, nodes, supports)
         for i in range(len(supports) - 1):
             noise = gtsam.noiseModel.Gaussian.Covariance(chain.covariance[i])
             factors.add(gtsam.BetweenFactorSimilarity3(i, i + 1, _similarity(chain.T[i], 1.0), noise))
@@ -257,6 +262,34 @@ def _add_claims(factors: Any, nodes: Nodes, supports: NDArray[np.int64]) -> None
             claim = _similarity(nodes.T_map_cam[supports[i]], float(np.exp(weighted / information)))
             sigma = np.array([_LOOSE] * 6 + [information**-0.5])
             factors.add(gtsam.PriorFactorSimilarity3(i, claim, gtsam.noiseModel.Diagonal.Sigmas(sigma)))
+
+
+def _add_gravity(factors: Any, nodes: Nodes, supports: NDArray[np.int64]) -> None:
+    """What gravity says of roll and pitch; a run's keyframes count at its end, brought there along the chain.
+
+    GTSAM's ``Pose3AttitudeFactor`` for similarities: a prior at the node's own pose, turned by the least that makes it
+    level, of which only the two axes across the vertical count.  A turn about the vertical is one about ``up`` in the
+    camera's axes, of which it says nothing, however large.
+    """
+    import gtsam
+
+    if nodes.up_map is None:
+        return
+    into = np.searchsorted(supports, np.arange(len(nodes)))
+    ends = supports[into]
+    R_end_k = np.swapaxes(nodes.T_chain_cam[ends, :3, :3], 1, 2) @ nodes.T_chain_cam[:, :3, :3]
+    information = nodes.up_sigma**-2
+    sums, totals = np.zeros((len(supports), 3)), np.zeros(len(supports))
+    np.add.at(sums, into, information[:, None] * np.einsum("kij,kj->ki", R_end_k, nodes.up))
+    np.add.at(totals, into, information)
+    for i in np.flatnonzero(totals > 0):
+        up, T = sums[i] / np.linalg.norm(sums[i]), nodes.T_map_cam[supports[i]]
+        level = se3.make(se3.exp_so3(turning(T[:3, :3] @ up, nodes.up_map)) @ T[:3, :3], T[:3, 3])
+        along = np.outer(up, up)
+        root = np.eye(7) / _LOOSE
+        root[:3, :3] = np.sqrt(totals[i]) * (np.eye(3) - along) + along / _LOOSE
+        noise = gtsam.noiseModel.Gaussian.SqrtInformation(root)
+        factors.add(gtsam.PriorFactorSimilarity3(int(i), _similarity(level, nodes.scale[supports[i]]), noise))
 
 
 def _similarity(T_a_b: Array, scale: float) -> Any:

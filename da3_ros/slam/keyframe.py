@@ -95,6 +95,8 @@ class Keyframe:
     weak: bool = False  # the link to the keyframe before is weak
     depth_correction: float = 0.0  # log; what refinement has added to the depth so far
     step: Step = Step(1e-3, 1e-3, 1e-3)
+    up: Array | None = None  # (3,) opposite to gravity, in the camera's axes
+    up_sigma: float = np.inf  # rad, 1-sigma per axis of what of it the keyframes before did not say
 
     def average(self, other: Depth | None, log_scale: float) -> None:
         """Average another prediction of this view, in window units, into the depth."""

@@ -20,6 +20,7 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
+from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
 from da3_ros.slam.keyframe import Depth, is_due
@@ -66,6 +67,7 @@ class Slam:
         self._placing = Placing(config, self._chain, self._tracker, self._schedule, refine=refine)
         enabled = config.loops.enabled and not method.plain
         self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
+        self._inertia = Inertia(np.deg2rad(config.prior.imu_tilt_deg), enabled=not method.plain)
         self._intrinsics = Intrinsics()
         self._sights = Sights(config.depth)
         self._log = PoseLog()
@@ -84,16 +86,20 @@ class Slam:
     def track(self, frame: Frame) -> Estimate:
         """Pose of this frame now; decides whether it becomes a keyframe.  Frames come in time order."""
         gray = self._tracker.shrink(frame.image)
-        track = self._tracker.track(gray) if self._chain.newest else None
-        T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
+        self._inertia.advance(frame)
+        track = self._tracker.track(gray, self._inertia.turn) if self._chain.newest else None
+        T_chain_cam, gravity = self._latest.T_chain_cam if self._latest else np.eye(4), self._inertia.gravity
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
+            self._inertia.learn(track, self._config.tracker.min_inliers)
+        elif self._latest and self._inertia.turn is not None:
+            T_chain_cam = se3.normalized(T_chain_cam @ se3.make(self._inertia.turn, np.zeros(3)))
         if track and track.inliers:
             sigma = (track.sigma.rotation, track.sigma.translation)
-            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma)
+            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, gravity)
         else:
-            self._latest = Tracked(frame, gray, T_chain_cam, Seen())
+            self._latest = Tracked(frame, gray, T_chain_cam, Seen(), gravity=gravity)
         self._state = self._loops.announced(self._judge_tracking(track, frame.stamp_ns), frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
@@ -163,6 +169,7 @@ class Slam:
             self._junctions.record(request, junction)
             fused = self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
             self._loops.placed(request.new, prediction.tokens, junction.seam)
+            self._level(request.new)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def inform(self, frame_id: int, priors: Priors) -> None:
@@ -220,7 +227,7 @@ class Slam:
             metric=self._junctions.metric,
             scale_source=next(iter(self._chain.scale.sources), None),
             scale_sigma=self._chain.scale.sigma,
-            doubt=self._priors.doubt,
+            doubt=self._priors.doubt or self._inertia.doubt,
             scale_ratio=self._junctions.scale_ratio,
             seam_residual=records[-1].residual if records else 0.0,
             frames=len(self._log),
@@ -340,6 +347,12 @@ class Slam:
         self._rebase(request, placed[-1].T_chain_cam)
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
         return self._chain.retire()
+
+    def _level(self, new: Sequence[Tracked]) -> None:
+        """Keyframes were placed: what gravity says of their roll and pitch counts, and odometry does not feel it."""
+        for keyframe, tracked in zip(self._chain.keyframes[-len(new) :], new, strict=True):
+            self._chain.level(keyframe, tracked.gravity)
+        self._correct_odometry()
 
     def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:
         reference = self._chain.newest

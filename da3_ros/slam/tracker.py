@@ -2,12 +2,13 @@
 
 Features are followed from frame to frame (pyramidal Lucas-Kanade, forward and backward) for as long as they are seen;
 the pose is the robust minimum of their reprojection error, each weighed by how well its landmark is known, started
-from the motion so far.  Poses are relative to the latest placed keyframe, the reference.
+from the motion so far, turned by the gyro where there is one.  Poses are relative to the latest placed keyframe, the
+reference.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -135,21 +136,29 @@ class Tracker:
         self._features = Features()
         self._previous, self._velocity, self._moving = None, np.eye(4), False
 
-    def track(self, gray: ImageArray) -> Track:
-        """Pose of a frame relative to the reference; with too few features, the motion so far continued."""
-        guess = se3.normalized(self._T_ref_cam @ self._velocity)
-        self._follow(gray, guess)
-        features = self._features
-        T_ref_cam, inlier, sigma = guess, np.zeros(len(features), bool), Sigma()
-        if features.alive.sum() >= 6 and self._camera is not None:
-            T_cam_ref, inlier_alive, sigma = self._solve(features.taken(features.alive), se3.inverse(guess))
-            inlier[np.flatnonzero(features.alive)[inlier_alive]] = True
-            T_ref_cam = se3.inverse(se3.normalized(T_cam_ref))
-        count = int(inlier.sum())
-        surprise_deg = np.rad2deg(se3.rotation_angle(guess[:3, :3].T @ T_ref_cam[:3, :3]))
-        if count < 6 or surprise_deg > _MAX_SURPRISE_DEG:
-            T_ref_cam, count, sigma = guess, 0, Sigma()
-            inlier[:] = False
+    def track(self, gray: ImageArray, turn: Array | None = None) -> Track:
+        """Pose of a frame relative to the reference; with too few features, the motion so far continued.
+
+        Args:
+            gray: (h, w) image.
+            turn: (3, 3) ``R_before_now`` since the frame before, where a gyro has measured it.
+        """
+        moved = se3.normalized(self._T_ref_cam @ self._velocity)
+        if turn is None:
+            T_ref_cam, inlier, sigma = self._find(gray, moved)
+        else:
+            before = self._features
+            turned = se3.make(self._T_ref_cam[:3, :3] @ turn, moved[:3, 3])
+            T_ref_cam, inlier, sigma = self._find(gray, turned)
+            if inlier.sum() < self._config.min_inliers and before.alive.any():
+                # A gyro may be mounted otherwise than it says: what cameras see must not be lost by it.
+                followed, self._features = self._features, before
+                other = self._find(gray, moved)
+                if other[1].sum() > inlier.sum():
+                    T_ref_cam, inlier, sigma = other
+                else:
+                    self._features = followed
+        features, count = self._features, int(inlier.sum())
         if count:
             # What moves with the camera, a bumper or a reflection, is followed well and never fits.
             features.misses = np.where(inlier, 0, features.misses + 1)
@@ -172,17 +181,36 @@ class Tracker:
             Seen(features.ids[inlier], features.pixels[inlier].astype(float)),
         )
 
+    def _find(self, gray: ImageArray, guess: Array) -> tuple[Array, np.ndarray, Sigma]:
+        """Follow the features from a guess (4, 4) of the pose; returns the pose, the inliers (N,) and the sigma.
+
+        Where too little is seen, the pose is the guess and nothing is an inlier.
+        """
+        self._follow(gray, guess)
+        features = self._features
+        nothing = guess, np.zeros(len(features), bool), Sigma()
+        if features.alive.sum() < 6 or self._camera is None:
+            return nothing
+        T_cam_ref, inlier_alive, sigma = self._solve(features.taken(features.alive), se3.inverse(guess))
+        T_ref_cam = se3.inverse(se3.normalized(T_cam_ref))
+        surprise_deg = np.rad2deg(se3.rotation_angle(guess[:3, :3].T @ T_ref_cam[:3, :3]))
+        if inlier_alive.sum() < 6 or surprise_deg > _MAX_SURPRISE_DEG:
+            return nothing
+        inlier = np.zeros(len(features), bool)
+        inlier[np.flatnonzero(features.alive)[inlier_alive]] = True
+        return T_ref_cam, inlier, sigma
+
     def _follow(self, gray: ImageArray, guess: Array) -> None:
         """Move the pixels of the features that are alive into this image; some are lost."""
         features = self._features
         if self._previous is None or self._camera is None or not features.alive.any():
-            features.alive = np.zeros(len(features), bool)
+            self._features = replace(features, alive=np.zeros(len(features), bool))
             return
         alive = features.alive
         live = features.taken(alive)
         pixels, alive_pixels = features.pixels.copy(), alive.copy()
         pixels[alive], alive_pixels[alive] = self._flow(self._previous, gray, live.pixels, self._expected(live, guess))
-        features.pixels, features.alive = pixels, alive_pixels
+        self._features = replace(features, pixels=pixels, alive=alive_pixels)
 
     def _expected(self, features: Features, T_ref_cam: Array) -> Array:
         """Pixels (N, 2) at which a pose lets expect them; NaN behind the camera."""

@@ -1,0 +1,42 @@
+"""The bias of a gyro, learned from how the camera was seen to turn.
+
+A Kalman filter on three equal, independent axes.  What it measures is the difference between the turn that was seen and
+the one that was integrated, over the time between two frames.  The bias of a small sensor wanders, so it is never known
+for good.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+
+_FIRST = 0.03  # rad/s, sigma before anything was seen: 1.7 deg/s
+_WALK = 1e-4  # rad/s per root of s
+_FLOW = 5e-4  # rad, what a tracked turn is off at best
+_FURTHEST = 4.0  # sigma; what is off by more is no bias
+
+
+class GyroBias:
+    """What has to be taken off what the gyro says."""
+
+    def __init__(self) -> None:
+        """Start with none known."""
+        self.value = np.zeros(3)  # rad/s
+        self._variance = _FIRST**2
+
+    @property
+    def sigma(self) -> float:
+        """1-sigma per axis, rad/s."""
+        return float(np.sqrt(self._variance))
+
+    def learn(self, integrated: Array, seen: Array, seen_sigma: float, seconds: float) -> None:
+        """A turn was integrated with the bias taken off, and seen: (3, 3) both, with the latter's sigma, rad per axis."""
+        self._variance += _WALK**2 * seconds
+        noise = (seen_sigma**2 + _FLOW**2) / seconds**2
+        excess = se3.log_so3(seen.T @ integrated) / seconds
+        if float(excess @ excess) < 3 * _FURTHEST**2 * (self._variance + noise):
+            gain = self._variance / (self._variance + noise)
+            self.value = self.value + gain * excess
+            self._variance *= 1 - gain

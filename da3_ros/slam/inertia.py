@@ -1,0 +1,78 @@
+"""What an IMU tells of each frame: how the camera has turned since the frame before, and which way is up.
+
+It is believed as long as it agrees with what is seen.  A gyro in degrees, or one mounted otherwise than /tf_static
+says, contradicts most turns; then it is not used, and ``doubt`` says so, until it agrees again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from da3_ros.geometry import se3
+from da3_ros.geometry.se3 import Array
+from da3_ros.slam.gravity import Gravity, GravityFilter
+from da3_ros.slam.gyro_bias import GyroBias
+from da3_ros.slam.imu import Imu, Motion
+from da3_ros.slam.tracker import Track
+from da3_ros.types import Frame
+
+_TURNS = 20  # that are compared
+_LEAST_TURN = np.deg2rad(0.3)  # from frame to frame; less is noise
+_WRONG = 0.5  # share of a turn by which seen and integrated differ
+
+
+class Inertia:
+    """Follows the IMU from frame to frame."""
+
+    def __init__(self, tilt: float, *, enabled: bool) -> None:
+        """``tilt`` is what the accelerometer is off at best, rad per axis; where not ``enabled``, nobody is heard."""
+        self._enabled = enabled
+        self._imu, self._bias, self._filter = Imu(), GyroBias(), GravityFilter(tilt)
+        self._motion: Motion | None = None
+        self._last_ns: int | None = None
+        self._differences: deque[float] = deque(maxlen=_TURNS)
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not used, one sentence; empty when all is well."""
+        if len(self._differences) < _TURNS or float(np.median(self._differences)) < _WRONG:
+            return ""
+        return (
+            f"imu is not used: its turns differ from those seen by {100 * np.median(self._differences):.0f} % of them; "
+            "check its unit (rad/s), its frame_id and its mount in /tf_static"
+        )
+
+    @property
+    def turn(self) -> Array | None:
+        """``R_before_now`` (3, 3) of the camera since the frame before; None where it is not known."""
+        return None if self._motion is None or self.doubt else self._motion.rotation
+
+    @property
+    def gravity(self) -> Gravity | None:
+        """Which way is up at the latest frame; None where it is not known."""
+        return None if self.doubt else self._filter.gravity
+
+    def advance(self, frame: Frame) -> None:
+        """Go on to a frame, with what is known at its time: it waits for nothing."""
+        said = None if frame.priors is None else frame.priors.imu
+        if said is not None and self._enabled:
+            self._imu.add(said)
+        begin = self._imu.begin_ns if self._last_ns is None else self._last_ns
+        self._last_ns = frame.stamp_ns
+        self._motion = None if begin is None else self._imu.between(begin, frame.stamp_ns, self._bias.value)
+        if self._motion is None:
+            self._filter.forget()
+        else:
+            self._filter.advance(self._motion, self._bias.sigma)
+
+    def learn(self, track: Track, enough: int) -> None:
+        """The frame was tracked, by ``enough`` inliers or more where it can be learned from."""
+        if self._motion is None or track.inliers < enough:
+            return
+        seen, integrated = track.step[:3, :3], self._motion.rotation
+        turn = float(se3.rotation_angle(seen))
+        if turn > _LEAST_TURN:
+            self._differences.append(float(se3.rotation_angle(seen.T @ integrated)) / turn)
+        self._bias.learn(integrated, seen, track.sigma.step_rotation, self._motion.seconds)
