@@ -40,7 +40,7 @@ class DepthPoints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inertial:
-    """What an IMU measured, turned into the camera's axes (OpenCV); what reaches back further than needed does no harm."""
+    """What an IMU measured, in the camera's axes (OpenCV); samples that an earlier frame had too do no harm."""
 
     stamps_ns: NDArray[np.int64]  # (N,) strictly increasing
     gyro: Array  # (N, 3) angular velocity of the camera, rad/s

@@ -13,7 +13,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
 from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.keyframe import Depth, Keyframe
-from da3_ros.slam.levelling import Levelling, verticals
+from da3_ros.slam.levelling import Levelling
 from da3_ros.slam.places import Places
 from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
@@ -95,8 +95,7 @@ class Chain:
             self.scale.claimed()[rows] * first[:, None],
             np.stack([k.T_map_cam for k in keyframes]),
             np.array([k.scale for k in keyframes]),
-            *verticals(keyframes),
-            self.levelling.up,
+            self.levelling.vertical(keyframes),
         )
 
     def correct(self, solution: Solution) -> None:

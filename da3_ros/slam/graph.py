@@ -25,12 +25,20 @@ from numpy.typing import NDArray
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.geometry.sim3 import Sim3
-from da3_ros.slam.gravity import turning
 
 _SUPPORTS = 40  # nodes that are solved for, beside the ends of loops and weak links
 _KERNEL = 3.0  # whitened norm at which Cauchy's kernel halves the weight of a loop; seven errors have a norm of 2.6
 _STILL = 1e-4  # sigma of what holds the first keyframe
 _LOOSE = 1e4  # sigma of what a claim of metres says nothing about
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vertical:
+    """The direction opposite to gravity, by unit vectors."""
+
+    in_map: Array  # (3,)
+    in_camera: Array  # (K, 3) of each keyframe; zeros where it is unknown
+    sigma: Array  # (K,) 1-sigma per axis, rad, of what each keyframe says by itself; infinity where it is unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +51,7 @@ class Nodes:
     claims: Array  # (K, 2) sum of 1 / sigma^2 and of z / sigma^2 over claims of log(metres per chain unit)
     T_map_cam: Array  # (K, 4, 4) where they are now
     scale: Array  # (K,) map units per chain unit now
-    up: Array  # (K, 3) opposite to gravity, in each camera's axes; zeros where it is unknown
-    up_sigma: Array  # (K,) rad per axis of what each says by itself; infinity where it is unknown
-    up_map: Array | None  # (3,) the same in the map
+    vertical: Vertical | None = None
 
     def __len__(self) -> int:
         """Number of keyframes."""
@@ -273,18 +279,19 @@ def _add_gravity(factors: Any, nodes: Nodes, supports: NDArray[np.int64]) -> Non
     """
     import gtsam
 
-    if nodes.up_map is None:
+    vertical = nodes.vertical
+    if vertical is None:
         return
     into = np.searchsorted(supports, np.arange(len(nodes)))
     ends = supports[into]
     R_end_k = np.swapaxes(nodes.T_chain_cam[ends, :3, :3], 1, 2) @ nodes.T_chain_cam[:, :3, :3]
-    information = nodes.up_sigma**-2
+    information = vertical.sigma**-2
     sums, totals = np.zeros((len(supports), 3)), np.zeros(len(supports))
-    np.add.at(sums, into, information[:, None] * np.einsum("kij,kj->ki", R_end_k, nodes.up))
+    np.add.at(sums, into, information[:, None] * np.einsum("kij,kj->ki", R_end_k, vertical.in_camera))
     np.add.at(totals, into, information)
     for i in np.flatnonzero(totals > 0):
         up, T = sums[i] / np.linalg.norm(sums[i]), nodes.T_map_cam[supports[i]]
-        level = se3.make(se3.exp_so3(turning(T[:3, :3] @ up, nodes.up_map)) @ T[:3, :3], T[:3, 3])
+        level = se3.make(se3.exp_so3(se3.turning(T[:3, :3] @ up, vertical.in_map)) @ T[:3, :3], T[:3, 3])
         along = np.outer(up, up)
         root = np.eye(7) / _LOOSE
         root[:3, :3] = np.sqrt(totals[i]) * (np.eye(3) - along) + along / _LOOSE

@@ -76,9 +76,10 @@ class GravityFilter:
         noise = acceleration * alike / GRAVITY**2
         if not self._up.any():
             self._up, self._variance = force / size, acceleration / GRAVITY**2
+            self._memory_s = _LASTS_S
             return
         gain = self._variance / (self._variance + noise)
-        self._up = se3.exp_so3(gain * turning(self._up, force / size)) @ self._up
+        self._up = se3.exp_so3(gain * se3.turning(self._up, force / size)) @ self._up
         self._variance *= 1 - gain
         self._memory_s = motion.seconds / gain
 
@@ -90,15 +91,3 @@ class GravityFilter:
         off = force - self._mean
         self._mean = self._mean + share * off
         self._spread += share * (float(off @ off) / 3 - self._spread)
-
-
-def turning(a: Array, b: Array) -> Array:
-    """The smallest turn (3,), rad, that takes one unit vector to another; about any axis where they are opposite."""
-    axis, cosine = np.cross(a, b), float(a @ b)
-    sine = float(np.linalg.norm(axis))
-    if sine < 1e-9:
-        if cosine > 0:
-            return np.zeros(3)
-        axis = np.cross(a, np.eye(3)[int(np.argmin(np.abs(a)))])
-        return np.pi * axis / np.linalg.norm(axis)
-    return np.arctan2(sine, cosine) * axis / sine

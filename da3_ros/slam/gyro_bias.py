@@ -32,7 +32,7 @@ class GyroBias:
         return float(np.sqrt(self._variance))
 
     def learn(self, integrated: Array, seen: Array, seen_sigma: float, seconds: float) -> None:
-        """A turn was integrated with the bias taken off, and seen: (3, 3) both, with the latter's sigma, rad per axis."""
+        """A turn (3, 3) was integrated with the bias taken off, and seen with a sigma, rad per axis."""
         self._variance += _WALK**2 * seconds
         noise = (seen_sigma**2 + _FLOW**2) / seconds**2
         excess = se3.log_so3(seen.T @ integrated) / seconds

@@ -14,6 +14,7 @@ from da3_ros.types import Inertial
 _HELD_NS = 50_000_000  # beyond the last sample, or before the first, so long a rate is taken to go on
 _GAP_NS = 100_000_000  # samples further apart do not say how the camera turned
 _KEPT_NS = 10_000_000_000
+_JUMP_NS = 1_000_000_000  # samples that end so long before those that are there are of another time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +35,9 @@ class Imu:
         self._gyro, self._force = np.zeros((0, 3)), np.zeros((0, 3))
 
     def add(self, said: Inertial) -> None:
-        """Take samples; those not later than what is there are known already."""
+        """Take samples; those not later than what is there are known already, unless time has jumped back."""
+        if len(self._stamps) and len(said.stamps_ns) and said.stamps_ns[-1] < self._stamps[-1] - _JUMP_NS:
+            self._stamps, self._gyro, self._force = self._stamps[:0], self._gyro[:0], self._force[:0]
         new = said.stamps_ns > (self._stamps[-1] if len(self._stamps) else -1)
         if not new.any():
             return

@@ -1,7 +1,7 @@
 """The map's roll and pitch: what the chain of keyframes has drifted by, as gravity shows it.
 
-A step from keyframe to keyframe errs by a little in rotation, and the sum of many tilts the map; gravity does not drift.
-About either level axis, a Kalman filter knows two errors and their covariance:
+A step from keyframe to keyframe errs by a little in rotation, and the sum of many tilts the map; gravity does not
+drift.  About either level axis, a Kalman filter knows two errors and their covariance:
 
     theta    tilt of the newest keyframe; each step adds its variance
     c        error of the map's own vertical, which the first keyframes have shown; constant
@@ -20,8 +20,11 @@ import numpy as np
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
-from da3_ros.slam.gravity import Gravity, turning
+from da3_ros.slam.graph import Vertical
+from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.keyframe import Keyframe
+
+_GAP = np.deg2rad(45.0)  # rad per axis, of the step behind a weak link
 
 
 class Levelling:
@@ -29,9 +32,21 @@ class Levelling:
 
     def __init__(self) -> None:
         """Start without a vertical."""
-        self.up: Array | None = None  # (3,) in the map; None before a keyframe has shown it
+        self.up: Array | None = None  # (3,) in the map; None before anything has shown it
         self._covariance = np.zeros((2, 2))  # of theta and c, rad^2, the same about both level axes
         self._last_ns = 0  # of the keyframe that was heard of last
+
+    def held(self, R_map_cam: Array, gravity: Gravity | None) -> Array:
+        """Orientation (3, 3) of a frame before the first keyframe, of which the IMU alone tells.
+
+        The first of them shows the map's vertical; the others keep it, however long the first prediction takes.
+        """
+        if gravity is None:
+            return R_map_cam
+        there = R_map_cam @ gravity.up
+        if self.up is None:
+            self.up = there
+        return se3.exp_so3(se3.turning(there, self.up)) @ R_map_cam
 
     def hear(self, keyframe: Keyframe, gravity: Gravity | None) -> Array:
         """A keyframe was placed, with gravity as its frame had it; it notes what of it is independent.
@@ -39,27 +54,29 @@ class Levelling:
         Returns:
             (3, 3) turn of the keyframe in the map's axes that makes it level, as far as gravity is to be believed.
         """
-        self._covariance[0, 0] += keyframe.step.rotation**2 if self.up is not None else 0.0
+        self._covariance[0, 0] += max(keyframe.step.rotation, _GAP if keyframe.weak else 0.0) ** 2
         if gravity is None:
             return np.eye(3)
+        first = not self._last_ns
         since_s = (keyframe.stamp_ns - self._last_ns) * 1e-9
         self._last_ns = keyframe.stamp_ns
         keyframe.up = gravity.up
         # Estimates that share their past count as one: with a memory this long, so much of each is new.
         keyframe.up_sigma = gravity.sigma * float(np.sqrt(1 + 2 * gravity.memory_s / max(since_s, 1e-3)))
         there = keyframe.T_map_cam[:3, :3] @ gravity.up
-        if self.up is None:
+        if first or self.up is None:  # it is level by definition, and the vertical as well known as here
             self.up, self._covariance = there, np.diag([0.0, gravity.sigma**2])
             return np.eye(3)
         both = self._covariance.sum(axis=1)  # with e
         gain = both / (both.sum() + keyframe.up_sigma**2)
         self._covariance = self._covariance - np.outer(gain, both)
-        error = turning(self.up, there)
+        error = se3.turning(self.up, there)
         self.up = se3.exp_so3(gain[1] * error) @ self.up
         return se3.exp_so3(-gain[0] * error)
 
-
-def verticals(keyframes: Sequence[Keyframe]) -> tuple[Array, Array]:
-    """Up in the axes of each keyframe (K, 3) and its 1-sigma per axis (K,), rad: zeros and infinity where unknown."""
-    up = [np.zeros(3) if k.up is None else k.up for k in keyframes]
-    return np.stack(up), np.array([k.up_sigma for k in keyframes])
+    def vertical(self, keyframes: Sequence[Keyframe]) -> Vertical | None:
+        """What gravity says of all keyframes, for the graph; None where it has said nothing."""
+        if self.up is None or not self._last_ns:
+            return None
+        up = np.stack([np.zeros(3) if k.up is None else k.up for k in keyframes])
+        return Vertical(self.up, up, np.array([k.up_sigma for k in keyframes]))

@@ -20,6 +20,7 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
+from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
@@ -93,8 +94,8 @@ class Slam:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
             self._inertia.learn(track, self._config.tracker.min_inliers)
-        elif self._latest and self._inertia.turn is not None:
-            T_chain_cam = se3.normalized(T_chain_cam @ se3.make(self._inertia.turn, np.zeros(3)))
+        else:
+            T_chain_cam = self._unseen(T_chain_cam, gravity)
         if track and track.inliers:
             sigma = (track.sigma.rotation, track.sigma.translation)
             self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, gravity)
@@ -244,6 +245,11 @@ class Slam:
         )
 
     @property
+    def up(self) -> Array | None:
+        """The direction (3,) opposite to gravity in the map; None while no IMU has shown it."""
+        return self._chain.levelling.up
+
+    @property
     def windows(self) -> Sequence[WindowRecord]:
         """How each window of keyframes was joined, and every window that was refused."""
         return self._junctions.records
@@ -269,6 +275,15 @@ class Slam:
         return self._chain.retire_all(), *self._chain.final_anchors()
 
     # ------------------------------------------------------------ tracking
+
+    def _unseen(self, T_chain_cam: Array, gravity: Gravity | None) -> Array:
+        """Pose of a frame before the first prediction of a segment: where the one before was, turned by the gyro."""
+        R, turn = T_chain_cam[:3, :3], self._inertia.turn
+        if turn is not None and self._latest is not None:
+            R = R @ turn
+        if not self._chain.keyframes:
+            R = self._chain.levelling.held(R, gravity)
+        return se3.normalized(se3.make(R, T_chain_cam[:3, 3]))
 
     def _judge_tracking(self, track: Track | None, stamp_ns: int) -> State:
         if track is None:

@@ -35,12 +35,12 @@ class SimulatedImu:
         step_ns = round(1e9 / rate)
         self._stamps = np.arange(-_BEFORE_NS, round(seconds * 1e9) + 2 * step_ns, step_ns)
         times = self._stamps * 1e-9
-        before, now, after = (pose(times + shift) for shift in (-_STEP, 0.0, _STEP))
+        before, now, after = (pose(np.asarray(times + shift, float)) for shift in (-_STEP, 0.0, _STEP))
         rotation = now[:, :3, :3]
         rate_now = se3.log_so3(np.swapaxes(before[:, :3, :3], 1, 2) @ after[:, :3, :3]) / (2 * _STEP)
         acceleration = (before - 2 * now + after)[:, :3, 3] / _STEP**2
         force = np.einsum("nji,nj->ni", rotation, acceleration - GRAVITY)
-        shape, white = now[:, :3, 3].shape, np.sqrt(rate)
+        shape, white = force.shape, np.sqrt(rate)
         self._gyro = rate_now + _GYRO_BIAS * rng.standard_normal(3) + _GYRO_NOISE * white * rng.standard_normal(shape)
         self._force = force + _FORCE_BIAS * rng.standard_normal(3) + _FORCE_NOISE * white * rng.standard_normal(shape)
 

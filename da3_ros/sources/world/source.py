@@ -43,6 +43,7 @@ class WorldSource:
         self.name = f"world:{spec.seed}"
         self._spec = spec
         self.camera = _camera(spec)
+        pose: Callable[[Array], Array]
         if spec.motion is not None and spec.laps:
             raise SourceError(f"{self.name} can follow either motion or laps; leave one of them out")
         if spec.laps:
