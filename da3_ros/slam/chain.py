@@ -11,7 +11,6 @@ from da3_ros.config import Config
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
-from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.keyframe import Depth, Keyframe
 from da3_ros.slam.levelling import Levelling
 from da3_ros.slam.places import Places
@@ -55,6 +54,7 @@ class Chain:
             keyframe = Keyframe(
                 index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1, weak
             )
+            keyframe.gravity = tracked.gravity
             weak = False  # only the first keyframe lies behind the weak link
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
@@ -76,9 +76,9 @@ class Chain:
                 k.T_map_cam = se3.normalized(last.T_map_cam @ in_map @ scaled(change, k.scale))
                 self.submaps.move(k.submap, k.index, k.T_map_cam)
 
-    def level(self, keyframe: Keyframe, gravity: Gravity | None) -> None:
+    def level(self, keyframe: Keyframe) -> None:
         """Turn the newest keyframe in the map, on the spot, as gravity asks for; the chain stays as it is."""
-        turn = self.levelling.hear(keyframe, gravity)
+        turn = self.levelling.hear(keyframe)
         T = keyframe.T_map_cam
         keyframe.T_map_cam = se3.normalized(se3.make(turn @ T[:3, :3], T[:3, 3]))
         self.submaps.move(keyframe.submap, keyframe.index, keyframe.T_map_cam)

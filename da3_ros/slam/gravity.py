@@ -29,8 +29,8 @@ _LASTS_S = 0.5  # an acceleration; samples closer than twice that are not indepe
 _RECENT_S = 1.0  # of which the mean force is remembered
 _FIRST = 0.25  # (m/s^2)^2, variance of the force before it is known
 _SPEED = 1.0  # m/s, what a camera in a turn may be moving at
-_GYRO = 5e-4  # rad per root of s, random walk of an integrated gyro
-_GYRO_SCALE = 0.005  # share of a turn
+GYRO = 5e-4  # rad per root of s, random walk of an integrated gyro
+GYRO_SCALE = 0.005  # share of a turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +65,8 @@ class GravityFilter:
         """Go on to the end of a motion; ``bias_sigma`` is that of the gyro, rad/s per axis."""
         turn = float(se3.rotation_angle(motion.rotation))
         self._up, self._mean = motion.rotation.T @ self._up, motion.rotation.T @ self._mean
-        walk = _GYRO**2 + 2 * bias_sigma**2 * self._memory_s
-        self._variance += walk * motion.seconds + (_GYRO_SCALE * turn) ** 2
+        walk = GYRO**2 + 2 * bias_sigma**2 * self._memory_s
+        self._variance += walk * motion.seconds + (GYRO_SCALE * turn) ** 2
         force, size = motion.force, float(np.linalg.norm(motion.force))
         self._vary(force, motion.seconds)
         if abs(size - GRAVITY) > _FARTHEST:

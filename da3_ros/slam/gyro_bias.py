@@ -1,8 +1,8 @@
-"""The bias of a gyro, learned from how the camera was seen to turn.
+"""The bias of a gyro, learned from how the camera turned by keyframes that were adjusted.
 
 A Kalman filter on three equal, independent axes.  What it measures is the difference between the turn that was seen and
-the one that was integrated, over the time between two frames.  The bias of a small sensor wanders, so it is never known
-for good.
+the one that was integrated, over the time between two keyframes.  Steps of the tracker would not do: they err alike for
+seconds, as the depth of the landmarks does.  The bias of a small sensor wanders, so it is never known for good.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from da3_ros.geometry.se3 import Array
 
 _FIRST = 0.03  # rad/s, sigma before anything was seen: 1.7 deg/s
 _WALK = 1e-4  # rad/s per root of s
-_FLOW = 5e-4  # rad, what a tracked turn is off at best
+_SEEN = np.deg2rad(0.1)  # rad per axis, what the turn over a second or two is off
 _FURTHEST = 4.0  # sigma; what is off by more is no bias
 
 
@@ -31,10 +31,10 @@ class GyroBias:
         """1-sigma per axis, rad/s."""
         return float(np.sqrt(self._variance))
 
-    def learn(self, integrated: Array, seen: Array, seen_sigma: float, seconds: float) -> None:
-        """A turn (3, 3) was integrated with the bias taken off, and seen with a sigma, rad per axis."""
+    def learn(self, integrated: Array, seen: Array, seconds: float) -> None:
+        """A turn (3, 3) was integrated with the bias taken off, and seen."""
         self._variance += _WALK**2 * seconds
-        noise = (seen_sigma**2 + _FLOW**2) / seconds**2
+        noise = (_SEEN / seconds) ** 2
         excess = se3.log_so3(seen.T @ integrated) / seconds
         if float(excess @ excess) < 3 * _FURTHEST**2 * (self._variance + noise):
             gain = self._variance / (self._variance + noise)

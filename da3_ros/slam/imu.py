@@ -13,7 +13,7 @@ from da3_ros.types import Inertial
 
 _HELD_NS = 50_000_000  # beyond the last sample, or before the first, so long a rate is taken to go on
 _GAP_NS = 100_000_000  # samples further apart do not say how the camera turned
-_KEPT_NS = 10_000_000_000
+_KEPT_NS = 30_000_000_000
 _JUMP_NS = 1_000_000_000  # samples that end so long before those that are there are of another time
 
 

@@ -12,14 +12,15 @@ import numpy as np
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
-from da3_ros.slam.gravity import Gravity, GravityFilter
+from da3_ros.slam.gravity import GYRO, GYRO_SCALE, Gravity, GravityFilter
 from da3_ros.slam.gyro_bias import GyroBias
 from da3_ros.slam.imu import Imu, Motion
-from da3_ros.slam.tracker import Track
+from da3_ros.slam.keyframe import Keyframe
 from da3_ros.types import Frame
 
-_TURNS = 20  # that are compared
-_LEAST_TURN = np.deg2rad(0.3)  # from frame to frame; less is noise
+_SPAN_NS = 1_000_000_000  # between keyframes whose turns are compared
+_TURNS = 3  # that are compared
+_LEAST_TURN = np.deg2rad(5.0)  # less may be bias
 _WRONG = 0.5  # share of a turn by which seen and integrated differ
 
 
@@ -32,6 +33,7 @@ class Inertia:
         self._imu, self._bias, self._filter = Imu(), GyroBias(), GravityFilter(tilt)
         self._motion: Motion | None = None
         self._last_ns: int | None = None
+        self._settled: Keyframe | None = None  # the last one that was compared
         self._differences: deque[float] = deque(maxlen=_TURNS)
 
     @property
@@ -54,6 +56,18 @@ class Inertia:
         """Which way is up at the latest frame; None where it is not known."""
         return None if self.doubt else self._filter.gravity
 
+    def turned(self, first_ns: int, last_ns: int) -> tuple[Array, float] | None:
+        """``R_first_last`` (3, 3) between two instants of the last seconds, with what is known of the bias by now.
+
+        With its 1-sigma per axis, rad; None where it is not known.
+        """
+        motion = None if self.doubt else self._imu.between(first_ns, last_ns, self._bias.value)
+        if motion is None:
+            return None
+        scale = GYRO_SCALE * float(se3.rotation_angle(motion.rotation))
+        walk, bias = GYRO**2 * motion.seconds, (self._bias.sigma * motion.seconds) ** 2
+        return motion.rotation, float(np.sqrt(walk + bias + scale**2))
+
     def advance(self, frame: Frame) -> None:
         """Go on to a frame, with what is known at its time: it waits for nothing."""
         said = None if frame.priors is None else frame.priors.imu
@@ -67,12 +81,20 @@ class Inertia:
         else:
             self._filter.advance(self._motion, self._bias.sigma)
 
-    def learn(self, track: Track, enough: int) -> None:
-        """The frame was tracked, by ``enough`` inliers or more where it can be learned from."""
-        if self._motion is None or track.inliers < enough:
+    def settled(self, keyframe: Keyframe) -> None:
+        """A keyframe will not be adjusted any more: the way to it from one a while before tells how the gyro errs."""
+        last = self._settled
+        if last is None or keyframe.weak:
+            self._settled = keyframe
             return
-        seen, integrated = track.step[:3, :3], self._motion.rotation
+        if keyframe.stamp_ns - last.stamp_ns < _SPAN_NS:
+            return
+        self._settled = keyframe
+        motion = self._imu.between(last.stamp_ns, keyframe.stamp_ns, self._bias.value)
+        if motion is None:
+            return
+        seen = last.T_chain_cam[:3, :3].T @ keyframe.T_chain_cam[:3, :3]
         turn = float(se3.rotation_angle(seen))
         if turn > _LEAST_TURN:
-            self._differences.append(float(se3.rotation_angle(seen.T @ integrated)) / turn)
-        self._bias.learn(integrated, seen, track.sigma.step_rotation, self._motion.seconds)
+            self._differences.append(float(se3.rotation_angle(seen.T @ motion.rotation)) / turn)
+        self._bias.learn(motion.rotation, seen, motion.seconds)

@@ -11,6 +11,7 @@ import numpy as np
 from da3_ros.config import KeyframeConfig
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
+from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.tracker import Track
 from da3_ros.types import FloatArray, Frame, FusedKeyframe
 
@@ -95,7 +96,7 @@ class Keyframe:
     weak: bool = False  # the link to the keyframe before is weak
     depth_correction: float = 0.0  # log; what refinement has added to the depth so far
     step: Step = Step(1e-3, 1e-3, 1e-3)
-    up: Array | None = None  # (3,) opposite to gravity, in the camera's axes
+    gravity: Gravity | None = None  # by an IMU
     up_sigma: float = np.inf  # rad, 1-sigma per axis of what of it the keyframes before did not say
 
     def average(self, other: Depth | None, log_scale: float) -> None:

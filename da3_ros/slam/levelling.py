@@ -48,19 +48,19 @@ class Levelling:
             self.up = there
         return se3.exp_so3(se3.turning(there, self.up)) @ R_map_cam
 
-    def hear(self, keyframe: Keyframe, gravity: Gravity | None) -> Array:
-        """A keyframe was placed, with gravity as its frame had it; it notes what of it is independent.
+    def hear(self, keyframe: Keyframe) -> Array:
+        """A keyframe was placed; it notes what of its gravity is independent.
 
         Returns:
             (3, 3) turn of the keyframe in the map's axes that makes it level, as far as gravity is to be believed.
         """
         self._covariance[0, 0] += max(keyframe.step.rotation, _GAP if keyframe.weak else 0.0) ** 2
+        gravity = keyframe.gravity
         if gravity is None:
             return np.eye(3)
         first = not self._last_ns
         since_s = (keyframe.stamp_ns - self._last_ns) * 1e-9
         self._last_ns = keyframe.stamp_ns
-        keyframe.up = gravity.up
         # Estimates that share their past count as one: with a memory this long, so much of each is new.
         keyframe.up_sigma = gravity.sigma * float(np.sqrt(1 + 2 * gravity.memory_s / max(since_s, 1e-3)))
         there = keyframe.T_map_cam[:3, :3] @ gravity.up
@@ -78,5 +78,5 @@ class Levelling:
         """What gravity says of all keyframes, for the graph; None where it has said nothing."""
         if self.up is None or not self._last_ns:
             return None
-        up = np.stack([np.zeros(3) if k.up is None else k.up for k in keyframes])
+        up = np.stack([np.zeros(3) if k.gravity is None else k.gravity.up for k in keyframes])
         return Vertical(self.up, up, np.array([k.up_sigma for k in keyframes]))

@@ -12,6 +12,8 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.chain import Chain
+from da3_ros.slam.gyro_turns import turns
+from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.junction import Junction
 from da3_ros.slam.keyframe import Keyframe, typical_depth
 from da3_ros.slam.landmarks import Ids, in_camera
@@ -25,10 +27,13 @@ from da3_ros.slam.window import View
 class Placing:
     """Ties the refinement of the last keyframes to the chain and to the tracker."""
 
-    def __init__(self, config: Config, chain: Chain, tracker: Tracker, schedule: Schedule, *, refine: bool) -> None:
+    def __init__(
+        self, config: Config, chain: Chain, tracker: Tracker, schedule: Schedule, inertia: Inertia, *, refine: bool
+    ) -> None:
         """Without ``refine`` keyframes stay where windows put them."""
         self._fixed = config.refine.fixed
         self._chain, self._tracker, self._schedule = chain, tracker, schedule
+        self._inertia = inertia
         self._refinement = Refinement(config, enabled=refine)
 
     @property
@@ -65,7 +70,7 @@ class Placing:
             poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for _, view in seen)]
             keyframes = [*(s.keyframe for s in known), *(k for k, _ in seen)]
             self._refinement.measure(keyframes, poses, by.seam.S_chain_win.scale)
-        if self._refinement.adjust(lag, _camera(placed[-1], request.new[-1])):
+        if self._refinement.adjust(lag, _camera(placed[-1], request.new[-1]), turns(lag, self._inertia)):
             self._chain.moved(before)
         else:
             self._refinement.restart(placed[-1])

@@ -18,7 +18,7 @@ from da3_ros.geometry.depth_alignment import cells_of
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawing
-from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
+from da3_ros.slam.bundle import Adjusted, Between, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Keyframe, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen
 from da3_ros.slam.repeats import Repeats
@@ -117,19 +117,21 @@ class Refinement:
             out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
         return np.stack(out)
 
-    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> bool:
+    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole, turns: Between) -> bool:
         """Move the keyframes that still have their depth, their depth's scale, and the landmarks they see.
 
         Args:
             keyframes: the lag, oldest first.
             camera: of the shrunk images.
+            turns: of these keyframes to each other, by a gyro.
 
         Returns:
             Whether there was enough to go by.
         """
         if not self.enabled:
             return False
-        lag = [k for k in keyframes if k.index in self.landmarks.views]
+        rows = [i for i, k in enumerate(keyframes) if k.index in self.landmarks.views]
+        lag = [keyframes[i] for i in rows]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
         views = [seen.taken(np.isin(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
         if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
@@ -140,21 +142,22 @@ class Refinement:
         if free.all():
             free[0] = False  # something has to hold still
         scale_sigma = [_UNKNOWN_SCALE if k.weak else self._config.refine.depth_scale_sigma for k in lag]
+        seen = self.repeats.between([k.index for k in lag])
         bundle = Bundle(
             before,
             free,
             np.where(free, scale_sigma, 1e-4),
             self.landmarks.points[self.landmarks.rows(used)],
             self._observations(lag, views, used, camera),
-            self.repeats.between([k.index for k in lag]),
+            seen.joined(turns.among(rows)),
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
         found = adjust(bundle)
         self._apply(found, lag, views, used, before)
-        self._compare(found)
+        self._compare(found.between_error[: len(seen.first)])
         return True
 
-    def _compare(self, found: Adjusted) -> None:
+    def _compare(self, window_error: Array) -> None:
         """Believe landmarks less where windows agree with each other and not with these.
 
         A calibration that belongs to another camera does that: on 7-Scenes, whose calibration is that of the depth
@@ -162,8 +165,8 @@ class Refinement:
         """
         if max(self.repeats.doubt) > _PRECISE:
             self.doubt = 1.0
-        elif len(found.between_error):
-            contradiction = float(np.median(found.between_error)) / _EXPECTED
+        elif len(window_error):
+            contradiction = float(np.median(window_error)) / _EXPECTED
             self.doubt = float(np.clip(self.doubt * np.sqrt(contradiction), 1.0, _MOST_DOUBT))
 
     def restart(self, keyframe: Keyframe) -> None:

@@ -31,7 +31,7 @@ class Tracked:
     T_chain_cam: Array  # (4, 4)
     seen: Seen  # landmarks that it was tracked by
     sigma: tuple[float, float] = (np.inf, np.inf)  # 1-sigma per axis of rotation, rad, and place, chain units
-    gravity: Gravity | None = None  # which way is up, by an IMU
+    gravity: Gravity | None = None  # by an IMU
 
     def moved(self, T_new_old: Array) -> Tracked:
         """The same frame after the chain below it moved."""

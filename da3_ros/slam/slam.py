@@ -20,7 +20,6 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
-from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
@@ -64,11 +63,11 @@ class Slam:
         method = method or Method()
         self._junctions = Junctions(config, method, self._chain)
         self._priors = PriorClaims(config, self._chain, self._junctions, enabled=not method.plain)
+        self._inertia = Inertia(np.deg2rad(config.prior.imu_tilt_deg), enabled=not method.plain)
         refine = config.refine.enabled and not method.plain
-        self._placing = Placing(config, self._chain, self._tracker, self._schedule, refine=refine)
+        self._placing = Placing(config, self._chain, self._tracker, self._schedule, self._inertia, refine=refine)
         enabled = config.loops.enabled and not method.plain
         self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
-        self._inertia = Inertia(np.deg2rad(config.prior.imu_tilt_deg), enabled=not method.plain)
         self._intrinsics = Intrinsics()
         self._sights = Sights(config.depth)
         self._log = PoseLog()
@@ -89,18 +88,17 @@ class Slam:
         gray = self._tracker.shrink(frame.image)
         self._inertia.advance(frame)
         track = self._tracker.track(gray, self._inertia.turn) if self._chain.newest else None
-        T_chain_cam, gravity = self._latest.T_chain_cam if self._latest else np.eye(4), self._inertia.gravity
+        T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
-            self._inertia.learn(track, self._config.tracker.min_inliers)
         else:
-            T_chain_cam = self._unseen(T_chain_cam, gravity)
+            T_chain_cam = self._unseen(T_chain_cam)
         if track and track.inliers:
             sigma = (track.sigma.rotation, track.sigma.translation)
-            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, gravity)
+            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, self._inertia.gravity)
         else:
-            self._latest = Tracked(frame, gray, T_chain_cam, Seen(), gravity=gravity)
+            self._latest = Tracked(frame, gray, T_chain_cam, Seen(), gravity=self._inertia.gravity)
         self._state = self._loops.announced(self._judge_tracking(track, frame.stamp_ns), frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
@@ -276,13 +274,13 @@ class Slam:
 
     # ------------------------------------------------------------ tracking
 
-    def _unseen(self, T_chain_cam: Array, gravity: Gravity | None) -> Array:
+    def _unseen(self, T_chain_cam: Array) -> Array:
         """Pose of a frame before the first prediction of a segment: where the one before was, turned by the gyro."""
         R, turn = T_chain_cam[:3, :3], self._inertia.turn
         if turn is not None and self._latest is not None:
             R = R @ turn
         if not self._chain.keyframes:
-            R = self._chain.levelling.held(R, gravity)
+            R = self._chain.levelling.held(R, self._inertia.gravity)
         return se3.normalized(se3.make(R, T_chain_cam[:3, 3]))
 
     def _judge_tracking(self, track: Track | None, stamp_ns: int) -> State:
@@ -365,8 +363,11 @@ class Slam:
 
     def _level(self, new: Sequence[Tracked]) -> None:
         """Keyframes were placed: what gravity says of their roll and pitch counts, and odometry does not feel it."""
-        for keyframe, tracked in zip(self._chain.keyframes[-len(new) :], new, strict=True):
-            self._chain.level(keyframe, tracked.gravity)
+        for keyframe in self._chain.keyframes[-len(new) :]:
+            self._chain.level(keyframe)
+        left = len(self._chain.keyframes) - len(self._chain.active)
+        if left:
+            self._inertia.settled(self._chain.keyframes[left - 1])
         self._correct_odometry()
 
     def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:
