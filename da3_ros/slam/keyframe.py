@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -77,6 +77,10 @@ class Step:
     rotation: float  # rad
     translation: float  # chain units
     log_scale: float
+
+    def known(self, rotation: float) -> Step:
+        """The same where the turn has been measured otherwise too, with this 1-sigma, rad per axis."""
+        return replace(self, rotation=float((self.rotation**-2 + rotation**-2) ** -0.5))
 
 
 @dataclass(slots=True, eq=False)

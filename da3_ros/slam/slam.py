@@ -10,6 +10,7 @@ One thread owns a Slam.  Offline these three calls simply follow each other (``p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -363,7 +364,13 @@ class Slam:
 
     def _level(self, new: Sequence[Tracked]) -> None:
         """Keyframes were placed: what gravity says of their roll and pitch counts, and odometry does not feel it."""
-        for keyframe in self._chain.keyframes[-len(new) :]:
+        before = self._chain.keyframes[-len(new) - 1 : -len(new)]
+        placed = self._chain.keyframes[-len(new) :]
+        for last, keyframe in itertools.pairwise([*before, *placed]):
+            turned = None if keyframe.weak else self._inertia.turned(last.stamp_ns, keyframe.stamp_ns)
+            if turned is not None:  # the adjustment had it too
+                keyframe.step = keyframe.step.known(turned[1])
+        for keyframe in placed:
             self._chain.level(keyframe)
         left = len(self._chain.keyframes) - len(self._chain.active)
         if left:
