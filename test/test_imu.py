@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from test_bag import Recorder
 from test_graph import Drive
 
 from da3_ros import config as configuration
 from da3_ros.config import Config
-from da3_ros.errors import SourceError
 from da3_ros.evaluation.offline import OfflineRun
 from da3_ros.evaluation.record import Record
 from da3_ros.geometry import se3
@@ -25,10 +23,7 @@ from da3_ros.slam.keyframe import Keyframe, Step
 from da3_ros.slam.levelling import Levelling
 from da3_ros.slam.slam import Slam
 from da3_ros.sources import open_source
-from da3_ros.sources.bag_writer import write_bag
 from da3_ros.sources.held import HeldSource
-from da3_ros.sources.imu_track import ImuTrack
-from da3_ros.sources.tum import write_tum
 from da3_ros.types import Frame, Inertial, State, Trajectory
 
 WORLD = "world:3?frames=60&size=160x120&rate=15&imu=200"
@@ -168,7 +163,7 @@ def test_up_is_known_as_well_as_it_says_while_the_camera_walks_about(spec):
     source = open_source(spec)
     imu, found, errors = Imu(), GravityFilter(np.radians(0.5)), []
     frames = [source.frame(i) for i in range(min(len(source), 150))]
-    for last, frame in zip(frames[:-1], frames[1:], strict=True):
+    for last, frame in itertools.pairwise(frames):
         imu.add(frame.priors.imu)
         found.advance(imu.between(last.stamp_ns, frame.stamp_ns, np.zeros(3)), 0.01)
         up = frame.truth.T_world_cam[:3, :3].T @ UP

@@ -114,10 +114,11 @@ class PriorIntake:
         self._size = frame.image.shape[1], frame.image.shape[0]
         self._last_frame = time.monotonic()
         self._frames_since = self._frames_since or self._last_frame
-        priors = self._pairing.add_frame(frame.id, frame.stamp_ns) or Priors()
-        priors = replace(priors, imu=self._inertial(frame.stamp_ns))
-        self._count([priors])
-        return frame if priors == Priors() else replace(frame, priors=priors)
+        priors, imu = self._pairing.add_frame(frame.id, frame.stamp_ns), self._inertial(frame.stamp_ns)
+        if imu is not None:
+            priors = replace(priors or Priors(), imu=imu)
+        self._count([] if priors is None else [priors])
+        return frame if priors is None else replace(frame, priors=priors)
 
     def trouble(self) -> str:
         """Why a prior that is expected gives nothing, one sentence; empty when all is well.

@@ -52,6 +52,10 @@ class Imu:
         """Stamp of the oldest sample."""
         return int(self._stamps[0]) if len(self._stamps) else None
 
+    def reaches(self, stamp_ns: int) -> bool:
+        """Tell whether a sample at or after this stamp is known."""
+        return bool(len(self._stamps) and self._stamps[-1] >= stamp_ns)
+
     def between(self, first_ns: int, last_ns: int, bias: Array) -> Motion | None:
         """What happened between two instants, with the gyro's bias (3,) taken off; None where samples are missing.
 

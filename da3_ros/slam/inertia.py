@@ -19,6 +19,7 @@ from da3_ros.slam.keyframe import Keyframe
 from da3_ros.types import Frame
 
 _SPAN_NS = 1_000_000_000  # between keyframes whose turns are compared
+_PATIENCE_NS = 10_000_000_000  # samples that are this late will not come
 _TURNS = 3  # that are compared
 _LEAST_TURN = np.deg2rad(5.0)  # less may be bias
 _WRONG = 0.5  # share of a turn by which seen and integrated differ
@@ -32,7 +33,8 @@ class Inertia:
         self._enabled = enabled
         self._imu, self._bias, self._filter = Imu(), GyroBias(), GravityFilter(tilt)
         self._motion: Motion | None = None
-        self._last_ns: int | None = None
+        self._last_ns: int | None = None  # of the latest frame
+        self._felt_ns: int | None = None  # of the latest frame that gravity is known at
         self._settled: Keyframe | None = None  # the last one that was compared
         self._differences: deque[float] = deque(maxlen=_TURNS)
 
@@ -54,7 +56,7 @@ class Inertia:
     @property
     def gravity(self) -> Gravity | None:
         """Which way is up at the latest frame; None where it is not known."""
-        return None if self.doubt else self._filter.gravity
+        return None if self.doubt or self._felt_ns != self._last_ns else self._filter.gravity
 
     def turned(self, first_ns: int, last_ns: int) -> tuple[Array, float] | None:
         """``R_first_last`` (3, 3) between two instants of the last seconds, with what is known of the bias by now.
@@ -73,13 +75,23 @@ class Inertia:
         said = None if frame.priors is None else frame.priors.imu
         if said is not None and self._enabled:
             self._imu.add(said)
-        begin = self._imu.begin_ns if self._last_ns is None else self._last_ns
-        self._last_ns = frame.stamp_ns
-        self._motion = None if begin is None else self._imu.between(begin, frame.stamp_ns, self._bias.value)
-        if self._motion is None:
+        last, now = self._last_ns, frame.stamp_ns
+        self._motion = None if last is None else self._imu.between(last, now, self._bias.value)
+        self._last_ns = now
+        self._feel(now)
+
+    def _feel(self, now_ns: int) -> None:
+        """Carry the direction of gravity on to a frame; samples that are late are made up for at a later one."""
+        begin = self._imu.begin_ns if self._felt_ns is None else self._felt_ns
+        if begin is None:
+            return
+        felt = self._imu.between(begin, now_ns, self._bias.value)
+        if felt is not None:
+            self._filter.advance(felt, self._bias.sigma)
+            self._felt_ns = now_ns
+        elif self._imu.reaches(now_ns) or now_ns - begin > _PATIENCE_NS:
             self._filter.forget()
-        else:
-            self._filter.advance(self._motion, self._bias.sigma)
+            self._felt_ns = now_ns
 
     def settled(self, keyframe: Keyframe) -> None:
         """A keyframe will not be adjusted any more: the way to it from one a while before tells how the gyro errs."""
