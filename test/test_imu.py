@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from test_bag import Recorder
 from test_graph import Drive
 
 from da3_ros import config as configuration
 from da3_ros.config import Config
+from da3_ros.errors import SourceError
 from da3_ros.evaluation.offline import OfflineRun
 from da3_ros.evaluation.record import Record
 from da3_ros.geometry import se3
@@ -23,7 +26,10 @@ from da3_ros.slam.keyframe import Keyframe, Step
 from da3_ros.slam.levelling import Levelling
 from da3_ros.slam.slam import Slam
 from da3_ros.sources import open_source
+from da3_ros.sources.bag_writer import write_bag
 from da3_ros.sources.held import HeldSource
+from da3_ros.sources.imu_track import ImuTrack
+from da3_ros.sources.tum import write_tum
 from da3_ros.types import Frame, Inertial, State, Trajectory
 
 WORLD = "world:3?frames=60&size=160x120&rate=15&imu=200"
@@ -264,3 +270,151 @@ def test_a_covered_lens_goes_on_turning(felt):
         errors[imu] = turned_deg(se3.inverse(before) @ estimate.T_odom_cam, way)
     assert errors["always"] < 2.5
     assert errors["always"] < 0.3 * errors["never"]
+
+
+def whirl(path: Path) -> None:
+    """A camera that hardly turns for two seconds, then by 50 deg within a third of one."""
+    times = np.arange(0, 3.0, 1 / 30)
+    yaw = np.radians(np.interp(times, [0, 2.0, 2.0 + 1 / 3, 3.0], [0, 20, 70, 72]))
+    forward = np.stack([np.sin(yaw), np.cos(yaw), np.full_like(yaw, -0.1)], axis=1)
+    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
+    right = np.stack([np.cos(yaw), -np.sin(yaw), np.zeros_like(yaw)], axis=1)
+    centre = np.stack([0.25 * times, 0.1 * np.sin(times), np.full_like(times, 1.4)], axis=1)
+    R = np.stack([right, np.cross(forward, right), forward], axis=2)
+    write_tum(path, Trajectory(np.round(times * 1e9).astype(np.int64), se3.make(R, centre)))
+
+
+def test_a_turn_that_is_too_fast_for_flow_alone(tmp_path):
+    """By 70 pixels from frame to frame, of a sudden: without a gyro features are looked for where they were."""
+    whirl(tmp_path / "whirl.tum")
+    source = open_source(f"world:4?motion={tmp_path / 'whirl.tum'}&frames=38&size=480x360&rate=15&imu=200")
+    frames, errors = [source.frame(i) for i in range(18, 38)], {}
+    way = se3.inverse(frames[8].truth.T_world_cam) @ frames[-1].truth.T_world_cam
+    for imu in (False, True):
+        config = configured(tracker__width=480)
+        slam, predictor, poses = Slam(config), open_predictor(config), []
+        for frame in frames:
+            estimate, _ = slam.process(frame if imu else replace(frame, priors=None), predictor)
+            poses.append(estimate.T_odom_cam)
+        errors[imu] = turned_deg(se3.inverse(poses[8]) @ poses[-1], way)
+    assert errors[True] < 2
+    assert errors[False] > 10
+
+
+def felt_as(frames: Sequence[Frame], turn: np.ndarray, factor: float = 1.0) -> list[Frame]:
+    """By an IMU that is mounted otherwise, or whose rates have another unit."""
+    out = []
+    for frame in frames:
+        imu = frame.priors.imu
+        wrong = Inertial(imu.stamps_ns, factor * imu.gyro @ turn.T, imu.force @ turn.T)
+        out.append(replace(frame, priors=replace(frame.priors, imu=wrong)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def rounds() -> tuple[Frame, ...]:
+    """A camera that turns all the time, by three quarters of a circle in six seconds."""
+    return tuple(open_source("world:5?frames=90&size=160x120&rate=15&laps=0.75&imu=200"))
+
+
+@pytest.mark.parametrize(
+    ("turn", "factor"),
+    [(se3.exp_so3(np.array([0, 0, np.pi / 2])), 1.0), (np.eye(3), 180 / np.pi)],
+    ids=["mounted otherwise", "degrees"],
+)
+def test_one_that_contradicts_what_is_seen_is_not_used_and_says_so(rounds, turn, factor):
+    record, alone = run(felt_as(rounds, turn, factor)), run(rounds, "never")
+    (note,) = record.notes
+    assert "imu is not used: its turns differ from those seen by" in note
+    assert len(record.trajectory) == len(alone.trajectory)
+    way = [r.trajectory.T_map_cam for r in (record, alone)]
+    ends = [se3.inverse(T[0]) @ T[-1] for T in way]
+    assert turned_deg(*ends) < 6
+
+
+def test_an_honest_one_is_used(rounds):
+    record = run(rounds)
+    assert record.notes == []
+    assert tilts_deg(record.causal, rounds).max() < 1.5
+
+
+# ------------------------------------------------------------ where it comes from
+
+
+def test_a_bag_brings_it_back(felt, tmp_path):
+    write_bag(HeldSource(felt), tmp_path / "bag")
+    source = open_source(str(tmp_path / "bag"))
+    for was, came in zip(felt, source, strict=True):
+        rows = np.isin(came.priors.imu.stamps_ns, was.priors.imu.stamps_ns)
+        assert rows.sum() == len(was.priors.imu.stamps_ns)
+        assert came.priors.imu.gyro[rows] == pytest.approx(was.priors.imu.gyro, abs=1e-12)
+        assert came.priors.imu.force[rows] == pytest.approx(was.priors.imu.force, abs=1e-12)
+    assert run(list(source)).notes == []
+    assert next(iter(open_source(f"{tmp_path / 'bag'}?imu="))).priors is None
+
+
+def recorded(path: Path, felt: Sequence[Frame], *, frame_id: str = "imu_link", topic: str = "/imu", scale=1.0) -> None:
+    """A bag of somebody else's, whose IMU sits in another frame."""
+    with Recorder(path) as recorder:
+        recorder.tf(felt[0].stamp_ns, [("imu_link", "cam", MOUNT)], topic="/tf_static")
+        sent = 0
+        for frame in felt:
+            imu = frame.priors.imu
+            for stamp, gyro, force in zip(imu.stamps_ns.tolist(), imu.gyro, imu.force, strict=True):
+                if stamp > sent:
+                    sent = stamp
+                    recorder.imu(stamp, MOUNT[:3, :3] @ gyro, scale * MOUNT[:3, :3] @ force, frame_id, topic)
+            recorder.image(frame.stamp_ns, frame.image)
+            recorder.info(frame.stamp_ns, frame.camera.matrix, (160, 120))
+
+
+def test_a_bag_says_how_it_is_mounted(felt, tmp_path):
+    recorded(tmp_path / "bag", felt[:20], topic="/sensor/imu")
+    came = list(open_source(f"{tmp_path / 'bag'}?imu=/sensor/imu"))
+    for frame, was in zip(came, felt, strict=False):
+        imu = frame.priors.imu
+        rows = np.isin(imu.stamps_ns, was.priors.imu.stamps_ns)
+        assert imu.force[rows] == pytest.approx(was.priors.imu.force, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ({"frame_id": "elsewhere"}, "samples of the IMU that /tf_static does not connect to the images"),
+        ({"scale": 1 / 9.81}, "samples of the IMU that cannot be used"),
+        ({"scale": np.nan}, "samples of the IMU that cannot be used"),
+    ],
+)
+def test_what_of_a_bag_cannot_be_used_is_counted(felt, tmp_path, how, cause):
+    recorded(tmp_path / "bag", felt[:20], **how)
+    source = open_source(str(tmp_path / "bag"))
+    assert all(frame.priors is None for frame in source)
+    assert source.skipped[cause] >= 20
+
+
+def test_samples_that_come_too_seldom():
+    track = ImuTrack()
+    for i in range(11):
+        track.add(i * 10**8, np.zeros(3), np.array([0, 0, 9.8]))
+    with pytest.raises(SourceError, match="it has 11 samples per second; 20 are needed"):
+        track.until(10**9, np.eye(3))
+
+
+def test_stamps_that_do_not_increase_and_time_that_jumps():
+    track, force = ImuTrack(), np.array([0, 0, 9.8])
+    track.add(5 * 10**9, np.zeros(3), force)
+    with pytest.raises(SourceError, match="its stamps do not increase"):
+        track.add(5 * 10**9, np.zeros(3), force)
+    track.add(10**9, np.zeros(3), force)
+    assert len(track) == 1
+
+
+def test_a_frame_gets_all_that_the_one_before_has_not_had():
+    track = ImuTrack()
+    for i in range(800):
+        track.add(i * 10**7, np.zeros(3), np.array([0, 0, 9.8]))
+        if i == 100:
+            track.until(10**9, np.eye(3))
+    said = track.until(7_000_000_000, np.eye(3))
+    assert said.stamps_ns[0] <= 10**9
+    assert said.stamps_ns[-1] == 7_050_000_000

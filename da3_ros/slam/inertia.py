@@ -18,11 +18,12 @@ from da3_ros.slam.imu import Imu, Motion
 from da3_ros.slam.keyframe import Keyframe
 from da3_ros.types import Frame
 
-_SPAN_NS = 1_000_000_000  # between keyframes whose turns are compared
+_SPAN_NS = 1_000_000_000  # between keyframes whose turns teach the bias
 _PATIENCE_NS = 10_000_000_000  # samples that are this late will not come
-_TURNS = 3  # that are compared
-_LEAST_TURN = np.deg2rad(5.0)  # less may be bias
-_WRONG = 0.5  # share of a turn by which seen and integrated differ
+_TURN = np.deg2rad(5.0)  # turns this large are compared; less may be bias
+_COMPARED = 5  # that are remembered
+_FEWEST = 3  # that make a doubt
+_RIGHT, _WRONG = 0.3, 0.5  # share of a turn by which seen and integrated differ
 
 
 class Inertia:
@@ -32,16 +33,22 @@ class Inertia:
         """``tilt`` is what the accelerometer is off at best, rad per axis; where not ``enabled``, nobody is heard."""
         self._enabled = enabled
         self._imu, self._bias, self._filter = Imu(), GyroBias(), GravityFilter(tilt)
-        self._motion: Motion | None = None
+        self._motion: Motion | None = None  # since the frame before
         self._last_ns: int | None = None  # of the latest frame
         self._felt_ns: int | None = None  # of the latest frame that gravity is known at
-        self._settled: Keyframe | None = None  # the last one that was compared
-        self._differences: deque[float] = deque(maxlen=_TURNS)
+        self._settled: Keyframe | None = None  # the last one that taught the bias
+        self._seen, self._integrated = np.eye(3), np.eye(3)  # since turns were compared last
+        self._differences: deque[float] = deque(maxlen=_COMPARED)
+
+    @property
+    def sure(self) -> bool:
+        """It has agreed with what is seen; before that it may be mounted otherwise than /tf_static says."""
+        return bool(self._differences) and float(np.median(self._differences)) < _RIGHT
 
     @property
     def doubt(self) -> str:
         """Why it is not used, one sentence; empty when all is well."""
-        if len(self._differences) < _TURNS or float(np.median(self._differences)) < _WRONG:
+        if len(self._differences) < _FEWEST or float(np.median(self._differences)) < _WRONG:
             return ""
         return (
             f"imu is not used: its turns differ from those seen by {100 * np.median(self._differences):.0f} % of them; "
@@ -61,9 +68,9 @@ class Inertia:
     def turned(self, first_ns: int, last_ns: int) -> tuple[Array, float] | None:
         """``R_first_last`` (3, 3) between two instants of the last seconds, with what is known of the bias by now.
 
-        With its 1-sigma per axis, rad; None where it is not known.
+        With its 1-sigma per axis, rad; None where it is not known for sure.
         """
-        motion = None if self.doubt else self._imu.between(first_ns, last_ns, self._bias.value)
+        motion = self._imu.between(first_ns, last_ns, self._bias.value) if self.sure else None
         if motion is None:
             return None
         scale = GYRO_SCALE * float(se3.rotation_angle(motion.rotation))
@@ -93,20 +100,25 @@ class Inertia:
             self._filter.forget()
             self._felt_ns = now_ns
 
+    def tracked(self, step: Array | None) -> None:
+        """The frame was seen to have moved by a step (4, 4); None where it was not seen well enough to be compared."""
+        if step is None or self._motion is None:
+            self._seen, self._integrated = np.eye(3), np.eye(3)
+            return
+        self._seen, self._integrated = self._seen @ step[:3, :3], self._integrated @ self._motion.rotation
+        turn = max(float(se3.rotation_angle(R)) for R in (self._seen, self._integrated))
+        if turn > _TURN:
+            self._differences.append(float(se3.rotation_angle(self._seen.T @ self._integrated)) / turn)
+            self._seen, self._integrated = np.eye(3), np.eye(3)
+
     def settled(self, keyframe: Keyframe) -> None:
         """A keyframe will not be adjusted any more: the way to it from one a while before tells how the gyro errs."""
         last = self._settled
-        if last is None or keyframe.weak:
-            self._settled = keyframe
-            return
-        if keyframe.stamp_ns - last.stamp_ns < _SPAN_NS:
+        if last is not None and not keyframe.weak and keyframe.stamp_ns - last.stamp_ns < _SPAN_NS:
             return
         self._settled = keyframe
-        motion = self._imu.between(last.stamp_ns, keyframe.stamp_ns, self._bias.value)
-        if motion is None:
+        if last is None or keyframe.weak or not self.sure:
             return
-        seen = last.T_chain_cam[:3, :3].T @ keyframe.T_chain_cam[:3, :3]
-        turn = float(se3.rotation_angle(seen))
-        if turn > _LEAST_TURN:
-            self._differences.append(float(se3.rotation_angle(seen.T @ motion.rotation)) / turn)
-        self._bias.learn(motion.rotation, seen, motion.seconds)
+        motion = self._imu.between(last.stamp_ns, keyframe.stamp_ns, self._bias.value)
+        if motion is not None:
+            self._bias.learn(motion.rotation, last.T_chain_cam[:3, :3].T @ keyframe.T_chain_cam[:3, :3], motion.seconds)

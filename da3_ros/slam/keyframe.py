@@ -78,9 +78,9 @@ class Step:
     translation: float  # chain units
     log_scale: float
 
-    def known(self, rotation: float) -> Step:
-        """The same where the turn has been measured otherwise too, with this 1-sigma, rad per axis."""
-        return replace(self, rotation=float((self.rotation**-2 + rotation**-2) ** -0.5))
+    def measured(self, off: float, sigma: float) -> Step:
+        """The same where a gyro with this 1-sigma per axis has the turn off by an angle, both rad."""
+        return replace(self, rotation=float(np.hypot(sigma, off / np.sqrt(3))))
 
 
 @dataclass(slots=True, eq=False)

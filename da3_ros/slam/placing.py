@@ -46,12 +46,14 @@ class Placing:
         self._refinement.clear()
 
     def weigh(self, request: Request, shared: Sequence[Shared], new: Sequence[View], T_chain_cam: Array) -> Array:
-        """Poses (N, 4, 4) of a window's new frames, given where the window and the tracker have them."""
+        """Poses (N, 4, 4) of a window's new frames, given where the window, the tracker and the gyro have them."""
         known = [s.keyframe for s in shared]
         depth = typical_depth(known)
         if not self._refinement.enabled or depth is None or not all(view.posed for view in new):
             return T_chain_cam
-        return self._refinement.weigh(request, known, T_chain_cam, depth)
+        before = known[-1].stamp_ns
+        turned = [self._inertia.turned(before, tracked.frame.stamp_ns) for tracked in request.new]
+        return self._refinement.weigh(request, known, T_chain_cam, depth, turned)
 
     def adjust(
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction

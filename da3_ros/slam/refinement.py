@@ -89,7 +89,14 @@ class Refinement:
             poses = np.stack([k.T_chain_cam for k in keyframes])
             self.repeats.add([k.index for k in keyframes], np.stack(T_win_cam), scale, poses, depth)
 
-    def weigh(self, request: Request, shared: Sequence[Keyframe], T_chain_cam: Array, depth: float) -> Array:
+    def weigh(
+        self,
+        request: Request,
+        shared: Sequence[Keyframe],
+        T_chain_cam: Array,
+        depth: float,
+        gyro: Sequence[tuple[Array, float] | None],
+    ) -> Array:
         """Where new frames are, given where they were tracked and where a window says, each weighed by its variance.
 
         Args:
@@ -97,6 +104,7 @@ class Refinement:
             shared: the keyframes that tie it to the chain; the last one is the tracker's reference.
             T_chain_cam: (N, 4, 4) where the window says that the new frames are.
             depth: typical depth, chain units.
+            gyro: N turns (3, 3) from the reference, each with its 1-sigma per axis, rad; None where it is unknown.
 
         Returns:
             (N, 4, 4).
@@ -105,7 +113,7 @@ class Refinement:
         poses = np.stack([*known, *(tracked.T_chain_cam for tracked in request.new)])
         sigma = np.sqrt(1 + 1 / len(known)) * np.array(self.repeats.sigmas(poses, depth))
         out = []
-        for tracked, there in zip(request.new, T_chain_cam, strict=True):
+        for tracked, there, measured in zip(request.new, T_chain_cam, gyro, strict=True):
             T = tracked.T_chain_cam
             turn, move = se3.log_so3(T[:3, :3].T @ there[:3, :3]), there[:3, 3] - T[:3, 3]
             if request.kind is not Kind.LIVE and np.isfinite(tracked.sigma[0]):
@@ -114,7 +122,12 @@ class Refinement:
                 sizes = float(np.linalg.norm(turn)), turned, float(np.linalg.norm(move)), moved
                 self.repeats.surprise(*sizes, poses, depth)
             share = 1 / (1 + (sigma / (self.doubt * np.array(tracked.sigma))) ** 2)
-            out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
+            rotation = T[:3, :3] @ se3.exp_so3(share[0] * turn)
+            if measured is not None:
+                variance = share[0] * sigma[0] ** 2
+                off = se3.log_so3(rotation.T @ known[-1][:3, :3] @ measured[0])
+                rotation = rotation @ se3.exp_so3(variance / (variance + measured[1] ** 2) * off)
+            out.append(se3.make(rotation, T[:3, 3] + share[1] * move))
         return np.stack(out)
 
     def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole, turns: Between) -> bool:

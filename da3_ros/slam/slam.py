@@ -88,18 +88,20 @@ class Slam:
         """Pose of this frame now; decides whether it becomes a keyframe.  Frames come in time order."""
         gray = self._tracker.shrink(frame.image)
         self._inertia.advance(frame)
-        track = self._tracker.track(gray, self._inertia.turn) if self._chain.newest else None
+        track = self._tracker.track(gray, self._inertia.turn, sure=self._inertia.sure) if self._chain.newest else None
         T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
+            self._inertia.tracked(track.step if track.inliers >= self._config.tracker.min_inliers else None)
         else:
             T_chain_cam = self._unseen(T_chain_cam)
+        gravity = self._inertia.gravity if self._inertia.sure else None
         if track and track.inliers:
             sigma = (track.sigma.rotation, track.sigma.translation)
-            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, self._inertia.gravity)
+            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, gravity)
         else:
-            self._latest = Tracked(frame, gray, T_chain_cam, Seen(), gravity=self._inertia.gravity)
+            self._latest = Tracked(frame, gray, T_chain_cam, Seen(), gravity=gravity)
         self._state = self._loops.announced(self._judge_tracking(track, frame.stamp_ns), frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
@@ -368,8 +370,10 @@ class Slam:
         placed = self._chain.keyframes[-len(new) :]
         for last, keyframe in itertools.pairwise([*before, *placed]):
             turned = None if keyframe.weak else self._inertia.turned(last.stamp_ns, keyframe.stamp_ns)
-            if turned is not None:  # the adjustment had it too
-                keyframe.step = keyframe.step.known(turned[1])
+            if turned is not None:
+                rotation, sigma = turned
+                step = last.T_chain_cam[:3, :3].T @ keyframe.T_chain_cam[:3, :3]
+                keyframe.step = keyframe.step.measured(float(se3.rotation_angle(rotation.T @ step)), sigma)
         for keyframe in placed:
             self._chain.level(keyframe)
         left = len(self._chain.keyframes) - len(self._chain.active)

@@ -8,6 +8,7 @@ reference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -136,28 +137,19 @@ class Tracker:
         self._features = Features()
         self._previous, self._velocity, self._moving = None, np.eye(4), False
 
-    def track(self, gray: ImageArray, turn: Array | None = None) -> Track:
+    def track(self, gray: ImageArray, turn: Array | None = None, *, sure: bool = False) -> Track:
         """Pose of a frame relative to the reference; with too few features, the motion so far continued.
 
         Args:
             gray: (h, w) image.
             turn: (3, 3) ``R_before_now`` since the frame before, where a gyro has measured it.
+            sure: the gyro is known to be right; it is asked first and not only where the motion so far does not do.
         """
         moved = se3.normalized(self._T_ref_cam @ self._velocity)
-        if turn is None:
-            T_ref_cam, inlier, sigma = self._find(gray, moved)
-        else:
-            before = self._features
-            turned = se3.make(self._T_ref_cam[:3, :3] @ turn, moved[:3, 3])
-            T_ref_cam, inlier, sigma = self._find(gray, turned)
-            if inlier.sum() < self._config.min_inliers and before.alive.any():
-                # A gyro may be mounted otherwise than it says: what cameras see must not be lost by it.
-                followed, self._features = self._features, before
-                other = self._find(gray, moved)
-                if other[1].sum() > inlier.sum():
-                    T_ref_cam, inlier, sigma = other
-                else:
-                    self._features = followed
+        guesses = [moved]
+        if turn is not None:
+            guesses.insert(0 if sure else 1, se3.make(self._T_ref_cam[:3, :3] @ turn, moved[:3, 3]))
+        T_ref_cam, inlier, sigma = self._find_from(gray, guesses)
         features, count = self._features, int(inlier.sum())
         if count:
             # What moves with the camera, a bumper or a reflection, is followed well and never fits.
@@ -180,6 +172,21 @@ class Tracker:
             sigma,
             Seen(features.ids[inlier], features.pixels[inlier].astype(float)),
         )
+
+    def _find_from(self, gray: ImageArray, guesses: Sequence[Array]) -> tuple[Array, np.ndarray, Sigma]:
+        """The same from the first of several guesses that finds enough, else from the one that finds most."""
+        before = self._features
+        best = self._find(gray, guesses[0])
+        for guess in guesses[1:]:
+            if best[1].sum() >= self._config.min_inliers or not before.alive.any():
+                break
+            followed, self._features = self._features, before
+            other = self._find(gray, guess)
+            if other[1].sum() > best[1].sum():
+                best = other
+            else:
+                self._features = followed
+        return best
 
     def _find(self, gray: ImageArray, guess: Array) -> tuple[Array, np.ndarray, Sigma]:
         """Follow the features from a guess (4, 4) of the pose; returns the pose, the inliers (N,) and the sigma.
