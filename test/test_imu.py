@@ -357,7 +357,7 @@ def recorded(path: Path, felt: Sequence[Frame], *, frame_id: str = "imu_link", t
     """A bag of somebody else's, whose IMU sits in another frame."""
     with Recorder(path) as recorder:
         recorder.tf(felt[0].stamp_ns, [("imu_link", "cam", MOUNT)], topic="/tf_static")
-        sent = 0
+        sent = -1
         for frame in felt:
             imu = frame.priors.imu
             for stamp, gyro, force in zip(imu.stamps_ns.tolist(), imu.gyro, imu.force, strict=True):

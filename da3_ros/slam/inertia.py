@@ -21,7 +21,7 @@ from da3_ros.types import Frame
 _SPAN_NS = 1_000_000_000  # between keyframes whose turns teach the bias
 _PATIENCE_NS = 10_000_000_000  # samples that are this late will not come
 _TURN = np.deg2rad(5.0)  # turns this large are compared; less may be bias
-_COMPARED = 5  # that are remembered
+_COMPARED = 15  # that are remembered: what cameras see errs for a moment too
 _FEWEST = 3  # that make a doubt
 _RIGHT, _WRONG = 0.3, 0.5  # share of a turn by which seen and integrated differ
 

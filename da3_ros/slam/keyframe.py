@@ -79,8 +79,11 @@ class Step:
     log_scale: float
 
     def measured(self, off: float, sigma: float) -> Step:
-        """The same where a gyro with this 1-sigma per axis has the turn off by an angle, both rad."""
-        return replace(self, rotation=float(np.hypot(sigma, off / np.sqrt(3))))
+        """The same where a gyro with this 1-sigma per axis has the turn off by an angle, both rad.
+
+        A gyro that knows less of it, as long as its bias is unknown, cannot tell.
+        """
+        return replace(self, rotation=float(np.hypot(sigma, off / np.sqrt(3)))) if sigma < self.rotation else self
 
 
 @dataclass(slots=True, eq=False)

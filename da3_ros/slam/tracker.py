@@ -174,7 +174,7 @@ class Tracker:
         )
 
     def _find_from(self, gray: ImageArray, guesses: Sequence[Array]) -> tuple[Array, np.ndarray, Sigma]:
-        """The same from the first of several guesses that finds enough, else from the one that finds most."""
+        """What is found from the first of several guesses of the pose that does, else from the one that finds most."""
         before = self._features
         best = self._find(gray, guesses[0])
         for guess in guesses[1:]:
