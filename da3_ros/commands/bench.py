@@ -15,14 +15,15 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "bench",
         help="measure accuracy, memory and speed, on synthetic worlds and of the network",
-        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). pixels: the same from "
-        "images alone, by da3-tiny, on worlds that it was not trained on (ten minutes). priors: how metric worlds "
-        "are by measured depth, by odometry and by the predictor (twenty minutes). imu: drift of roll and pitch "
-        "with and without an IMU, the predictor's poses as usual and coarse (twenty minutes). slam: the ablation, "
-        "every method and every part of ours on the same predictions (an hour; --seeds and --frames shorten it). memory: "
-        "resident memory over 5,000 frames (two minutes). cameras: cameras from rays, error and time (a few "
-        "seconds). network: windows of Depth Anything 3 in stages, against the official code, with random weights "
-        "(three minutes). node: what the live ROS 2 node adds to a prediction (one minute).",
+        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). pixels: the same from images "
+        "alone, by da3-tiny, on worlds that it was not trained on (ten minutes). priors: how metric worlds "
+        "are by measured depth, by odometry and by the predictor (twenty minutes). imu: drift of roll and "
+        "pitch with and without an IMU, the predictor's poses as usual and coarse (twenty minutes). slam: "
+        "the ablation, every method and every part of ours on the same predictions (an hour; --seeds and "
+        "--frames shorten it). memory: resident memory over 5,000 frames (two minutes). cameras: cameras "
+        "from rays, error and time (a few seconds). network: windows of Depth Anything 3 in stages, against "
+        "the official code, with random weights (three minutes). node: what the live ROS 2 node adds to a "
+        "prediction (one minute).",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all but {', '.join(LONG)})"
