@@ -77,6 +77,12 @@ def felt() -> tuple[Frame, ...]:
     return tuple(open_source(WORLD))
 
 
+@pytest.fixture(scope="module")
+def rounds() -> tuple[Frame, ...]:
+    """A camera that turns all the time, by three quarters of a circle in six seconds."""
+    return tuple(open_source("world:5?frames=90&size=160x120&rate=15&laps=0.75&imu=200"))
+
+
 # ------------------------------------------------------------ between frames
 
 
@@ -252,6 +258,25 @@ def test_the_same_input_gives_the_same_bytes(felt):
     assert run(felt).trajectory.T_map_cam.tobytes() == run(felt).trajectory.T_map_cam.tobytes()
 
 
+def test_what_an_accelerometer_is_off_at_best_is_a_parameter(felt):
+    one, other = (run(felt, prior__imu_tilt_deg=tilt) for tilt in (0.5, 5.0))
+    assert one.trajectory.T_map_cam.tobytes() != other.trajectory.T_map_cam.tobytes()
+
+
+def test_odometry_has_no_jumps_while_the_map_is_kept_level(rounds):
+    """With poses so coarse that there is much to correct: all of it goes into map -> odom."""
+    config = configured(simulated__rotation_deg=2.0, refine__enabled=False, loops__enabled=False)
+    slam, predictor, poses, corrections = Slam(config), open_predictor(config), [], []
+    for frame in rounds:
+        estimate, _ = slam.process(frame, predictor)
+        poses.append(estimate.T_odom_cam)
+        corrections.append(slam.status().T_map_odom)
+    truth = [frame.truth.T_world_cam for frame in rounds]
+    ways = [[se3.inverse(a) @ b for a, b in itertools.pairwise(T)] for T in (poses[2:], truth[2:])]
+    assert max(turned_deg(a, b) for a, b in zip(*ways, strict=True)) < 2.0
+    assert turned_deg(corrections[3], corrections[-1]) > 0.5
+
+
 def covered(frames: Sequence[Frame], begin: int, end: int) -> list[Frame]:
     """Somebody holds a hand before the lens for a while."""
     return [replace(f, image=np.full_like(f.image, 20)) if begin <= f.id < end else f for f in frames]
@@ -309,12 +334,6 @@ def felt_as(frames: Sequence[Frame], turn: np.ndarray, factor: float = 1.0) -> l
         wrong = Inertial(imu.stamps_ns, factor * imu.gyro @ turn.T, imu.force @ turn.T)
         out.append(replace(frame, priors=replace(frame.priors, imu=wrong)))
     return out
-
-
-@pytest.fixture(scope="module")
-def rounds() -> tuple[Frame, ...]:
-    """A camera that turns all the time, by three quarters of a circle in six seconds."""
-    return tuple(open_source("world:5?frames=90&size=160x120&rate=15&laps=0.75&imu=200"))
 
 
 @pytest.mark.parametrize(
