@@ -201,7 +201,7 @@ class MetricConfig:
 
 @dataclass(frozen=True, slots=True)
 class PriorConfig:
-    """Metres from other sensors: depth cameras, LiDAR, wheels."""
+    """Other sensors: depth cameras, LiDAR and wheels give metres, an IMU tells turns and which way is up."""
 
     depth: str = param(
         "auto",
@@ -213,6 +213,11 @@ class PriorConfig:
         "odom_prior: poses in metres; auto: in the node where it is published, offline never",
         choices=("auto", "always", "never"),
     )
+    imu: str = param(
+        "auto",
+        "imu: rates and accelerations; auto: in the node where it is published, offline never",
+        choices=("auto", "always", "never"),
+    )
     odometry_file: str = param("", "offline: odometry is in this file of poses (TUM form), whatever the source has")
     odometry_mount: str = param(
         "", "offline: where the camera sits in the body of that file, 'x y z qx qy qz qw'; empty: the poses are its own"
@@ -220,6 +225,7 @@ class PriorConfig:
     depth_shift: bool = param(False, "fit a shift of predicted depth too, for networks whose depth has one")
     depth_sigma: float = param(0.01, "least 1-sigma of the log scale that one keyframe gives", low=0)
     odometry_sigma: float = param(0.03, "least 1-sigma of the log length of a step of odometry", low=0)
+    imu_tilt_deg: float = param(0.5, "least 1-sigma of what an accelerometer at rest takes for up, deg", low=0.01)
     tolerance_s: float = param(0.03, "node: most that the stamps of an image and its measured depth differ, s", low=0)
 
 

@@ -39,11 +39,21 @@ class DepthPoints:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Inertial:
+    """What an IMU measured, in the camera's axes (OpenCV); samples that an earlier frame had too do no harm."""
+
+    stamps_ns: NDArray[np.int64]  # (N,) strictly increasing
+    gyro: Array  # (N, 3) angular velocity of the camera, rad/s
+    force: Array  # (N, 3) specific force, m/s^2: at rest it points up and is as large as gravity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Priors:
-    """What other sensors than the camera say in metres about a frame."""
+    """What other sensors than the camera say about a frame."""
 
     depth: DepthPoints | None = None
     T_odom_cam: Array | None = None  # (4, 4) camera pose, OpenCV axes, in the frame of some odometry, metres
+    imu: Inertial | None = None  # of the last second or so
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,6 +42,7 @@ ARGUMENTS = (
         None,
     ),
     ("odom_prior_topic", "", "odometry in metres; empty: 'odom_prior', or with a bag what is in it", None),
+    ("imu_topic", "", "an IMU's rates and accelerations; empty: 'imu', or with a bag what is in it", None),
     ("image_transport", "", "how images come; empty: as in params_file", ("", "auto", "raw", "compressed")),
     ("predictor", "", "simulated, recorded:FILE, or a network such as da3-tiny; empty: as in params_file", None),
     ("base_frame", "", "body frame whose pose is published, from TF; empty: as in params_file", None),
@@ -140,7 +141,7 @@ def _overrides(given: dict[str, str]) -> list[dict[str, object]]:
 
 def _inputs(given: dict[str, str]) -> dict[str, str]:
     """What the node calls its inputs -> the topics they are on."""
-    names = {"image", "camera_info", "depth_prior", "odom_prior"}
+    names = {"image", "camera_info", "depth_prior", "odom_prior", "imu"}
     topics = {name: given[f"{name}_topic"] or name for name in sorted(names)}
     if given["bag"]:
         # The player keeps the names of the recording, whatever the node's namespace.

@@ -347,6 +347,13 @@ class Recorder:
             roi,
         )
 
+    def imu(self, t_ns, gyro, force, frame="imu_link", topic="/imu"):
+        t = self.types
+        vectors = [t["geometry_msgs/msg/Vector3"](*map(float, value)) for value in (gyro, force)]
+        turned, zeros = t["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0), np.zeros(9)
+        parts = turned, np.array([-1.0, *zeros[1:]]), vectors[0], zeros, vectors[1], zeros
+        self.put(topic, bag_types.IMU, t_ns, None, self.header(t_ns, frame), *parts)
+
     def pose_value(self, T):
         t = self.types
         q = se3.quaternion_from_rotation(T[:3, :3]) if np.isfinite(T).all() else np.full(4, np.nan)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ros_missing
 
-from da3_ros.benchmarks import memory, network, pixels, priors, slam, worlds
+from da3_ros.benchmarks import imu, memory, network, pixels, priors, slam, worlds
 from da3_ros.cli import main
 from da3_ros.errors import PredictorError, SourceError
 
@@ -118,6 +118,16 @@ def test_node_measures_every_stage_it_lists(domain, monkeypatch):
 def test_what_cannot_be_measured_is_refused_in_a_sentence(arguments, capsys):
     assert main(["bench", *arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_imu_says_what_one_is_worth(monkeypatch):
+    lines = []
+    monkeypatch.setattr(imu, "ROWS", imu.ROWS[:1])
+    without, given = imu.run([3], lines.append, "world:{seed}?frames=40&size=160x120&imu=200")
+    assert (without.imu, given.imu) == (False, True)
+    assert max(*without.tilt, *given.tilt) < 2
+    assert without.ate != given.ate
+    assert lines[-1].startswith("usual, with an IMU: median tilt")
 
 
 def test_priors_says_how_metric_each_source_is(monkeypatch):

@@ -123,6 +123,7 @@ def test_without_arguments_the_parameter_file_is_in_charge(slam, tmp_path):
         "camera_info": "camera_info",
         "depth_prior": "depth_prior",
         "odom_prior": "odom_prior",
+        "imu": "imu",
     }
 
 
@@ -137,6 +138,7 @@ def test_arguments_win_over_the_parameter_file(slam, tmp_path):
         camera_info_topic="/front/camera_info",
         depth_prior_topic="/front/depth",
         odom_prior_topic="/wheels",
+        imu_topic="/camera/imu",
         image_transport="compressed",
         predictor="recorded:/a b.npz",
         base_frame="1e3",
@@ -160,6 +162,7 @@ def test_arguments_win_over_the_parameter_file(slam, tmp_path):
         "camera_info": "/front/camera_info",
         "depth_prior": "/front/depth",
         "odom_prior": "/wheels",
+        "imu": "/camera/imu",
     }
     assert node.command[1:4] == ["--ros-args", "--log-level", "robot.da3_slam:=debug"]
 

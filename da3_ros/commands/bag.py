@@ -19,7 +19,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "make",
         help="write a recording as a rosbag2",
         description="Write SOURCE as a rosbag2 with /camera/image_raw, /camera/camera_info and, where SOURCE knows "
-        "them, /truth/depth and /truth/pose.  The bag appears when it is complete, or not at all.",
+        "them, /truth/depth, /truth/pose and /imu.  The bag appears when it is complete, or not at all.",
     )
     options.add_source(make)
     make.add_argument("out", type=Path, metavar="OUT", help="the new bag, a folder that does not exist yet")

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-NAMES = ("worlds", "pixels", "priors", "slam", "memory", "cameras", "network", "node")
-LONG = ("slam", "priors", "pixels")  # by name only
+NAMES = ("worlds", "pixels", "priors", "imu", "slam", "memory", "cameras", "network", "node")
+LONG = ("slam", "priors", "imu", "pixels")  # by name only
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,19 +15,21 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "bench",
         help="measure accuracy, memory and speed, on synthetic worlds and of the network",
-        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). pixels: the same from "
-        "images alone, by da3-tiny, on worlds that it was not trained on (ten minutes). priors: how metric worlds "
-        "are by measured depth, by odometry and by the predictor (twenty minutes). slam: the ablation, every "
-        "method and every part of ours on the same predictions (an hour; --seeds and --frames shorten it). memory: "
-        "resident memory over 5,000 frames (two minutes). cameras: cameras from rays, error and time (a few "
-        "seconds). network: windows of Depth Anything 3 in stages, against the official code, with random weights "
-        "(three minutes). node: what the live ROS 2 node adds to a prediction (two minutes).",
+        description="worlds: scale, error and scale breaks over ten worlds (ten minutes). pixels: the same from images "
+        "alone, by da3-tiny, on worlds that it was not trained on (ten minutes). priors: how metric worlds "
+        "are by measured depth, by odometry and by the predictor (twenty minutes). imu: drift of roll and "
+        "pitch with and without an IMU, the predictor's poses as usual and coarse (twenty minutes). slam: "
+        "the ablation, every method and every part of ours on the same predictions (an hour; --seeds and "
+        "--frames shorten it). memory: resident memory over 5,000 frames (two minutes). cameras: cameras "
+        "from rays, error and time (a few seconds). network: windows of Depth Anything 3 in stages, against "
+        "the official code, with random weights (three minutes). node: what the live ROS 2 node adds to a "
+        "prediction (two minutes).",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all but {', '.join(LONG)})"
     )
     parser.add_argument(
-        "--seeds", type=int, default=10, metavar="N", help="worlds, pixels, priors, slam: number (default 10)"
+        "--seeds", type=int, default=10, metavar="N", help="worlds, pixels, priors, imu, slam: number (default 10)"
     )
     parser.add_argument("--frames", type=int, metavar="N", help="slam, memory, node: frames (default 200, 5000, 400)")
     parser.add_argument(
@@ -60,6 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
             from da3_ros.benchmarks import priors
 
             priors.run(range(1, arguments.seeds + 1), _say)
+        elif name == "imu":
+            from da3_ros.benchmarks import imu
+
+            imu.run(range(1, arguments.seeds + 1), _say)
         elif name == "slam":
             from da3_ros.benchmarks import slam
 

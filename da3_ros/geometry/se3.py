@@ -129,6 +129,18 @@ def rotation_angle(rotation: Array) -> Array:
     return np.linalg.norm(log_so3(rotation), axis=-1)
 
 
+def turning(a: Array, b: Array) -> Array:
+    """The smallest turn (3,), rad, that takes one unit vector to another; about any axis where they are opposite."""
+    axis, cosine = np.cross(a, b), float(a @ b)
+    sine = float(np.linalg.norm(axis))
+    if sine < 1e-9:
+        if cosine > 0:
+            return np.zeros(3)
+        axis = np.cross(a, np.eye(3)[int(np.argmin(np.abs(a)))])
+        return np.pi * axis / np.linalg.norm(axis)
+    return np.arctan2(sine, cosine) * axis / sine
+
+
 def rotation_from_quaternion(q: Array) -> Array:
     """Rotation matrices (..., 3, 3) of quaternions (..., 4) ordered x y z w, normalised here.
 

@@ -8,12 +8,15 @@ odom with x forward, y left, z up, and the pose of a body frame in them:
 - ``base_frame`` set: ``T_base_cam`` comes from TF.  map and odom start at the first pose of the base and have its
   axes, so they are level where the base is.
 
+An IMU that speaks before the first image makes map and odom level: both are turned by the least that brings their z
+axis up, so that they keep their heading and their origin, and the first pose of the body shows how it was tilted.
+
 One constant ``T_world_slam`` turns everything: poses, map, submap anchors and saved files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +25,7 @@ from da3_ros.geometry.se3 import Array
 
 # Optical axes -> body axes: forward (x) is optical z, left (y) is -x, up (z) is -y.
 T_FLU_OPTICAL: Array = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
+_Z: Array = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +51,11 @@ class Body:
     def mounted(cls, base_frame: str, camera_frame: str, T_base_cam: Array) -> Body:
         """A base with a rigidly mounted camera."""
         return cls(base_frame, camera_frame, T_base_cam, T_base_cam)
+
+    def levelled(self, up: Array) -> Body:
+        """The same body in axes whose z is up; ``up`` (3,) is opposite to gravity, in the frame of slam."""
+        turn = se3.make(se3.exp_so3(se3.turning(self.T_world_slam[:3, :3] @ up, _Z)), np.zeros(3))
+        return replace(self, T_world_slam=turn @ self.T_world_slam)
 
     def pose(self, T_slam_cam: Array) -> Array:
         """Pose of the body in map or odom (4, 4) from a camera pose of slam; broadcasts over leading axes."""

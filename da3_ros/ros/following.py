@@ -62,9 +62,13 @@ class FollowingSubscription:
         wanted: Sequence[tuple[str, type]],
         callback: Callable[[Any, Choice], None],
         qos: str = "auto",
+        depth: int = DEPTH,
     ) -> None:
-        """Subscribe to the first of ``wanted`` (topic, message class) until a publisher shows itself."""
-        self._node, self._callback, self._qos = node, callback, qos
+        """Subscribe to the first of ``wanted`` (topic, message class) until a publisher shows itself.
+
+        ``depth`` messages are kept until the executor has time for them.
+        """
+        self._node, self._callback, self._qos, self._depth = node, callback, qos, depth
         self._types = {_type_name(kind): kind for _, kind in wanted}
         self._wanted = [(node.resolve_topic_name(topic), _type_name(kind)) for topic, kind in wanted]
         topic, type_name = self._wanted[0]
@@ -127,7 +131,7 @@ class FollowingSubscription:
         choice = self.choice
         profile = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
-            depth=DEPTH,
+            depth=self._depth,
             reliability=ReliabilityPolicy.RELIABLE if choice.reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.VOLATILE,
         )

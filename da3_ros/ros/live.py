@@ -181,10 +181,11 @@ def _remap(source: BagSource, config: Config) -> dict[str, str]:
     for name, asked, target in (
         (topics.depth_prior, config.prior.depth, bag_types.DEPTH_PRIOR_TOPIC),
         (topics.odom_prior, config.prior.odometry, bag_types.ODOM_PRIOR_TOPIC),
+        (topics.imu, config.prior.imu, bag_types.IMU_TOPIC),
     ):
         if name is not None and asked != "never":
             remap[name] = target
-    if "/tf_static" in remap and (topics.depth_prior or topics.odom_prior):
+    if "/tf_static" in remap and (topics.depth_prior or topics.odom_prior or topics.imu):
         remap["/tf_static"] = "/tf_static"
     return remap
 

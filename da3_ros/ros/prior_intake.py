@@ -1,4 +1,4 @@
-"""Metres from other sensors: the topics ``depth_prior`` and ``odom_prior``.  Runs on the executor's thread."""
+"""Other sensors: the topics ``depth_prior``, ``odom_prior`` and ``imu``.  Runs on the executor's thread."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import Image, Imu, PointCloud2
 
 from da3_ros.config import Config
 from da3_ros.errors import SourceError
 from da3_ros.geometry.se3 import Array
 from da3_ros.ros.calibration import Calibration
+from da3_ros.ros.following import DEPTH as FEW
 from da3_ros.ros.following import Choice, FollowingSubscription
 from da3_ros.ros.messages import matrix_of_pose, stamp_ns
 from da3_ros.ros.prior_pairing import PriorPairing
@@ -25,12 +26,14 @@ from da3_ros.ros.transform_listener import TransformListener
 from da3_ros.sources.clouds import decode_cloud
 from da3_ros.sources.depth_points import points_of_cloud, points_of_image
 from da3_ros.sources.encodings import decode_depth
-from da3_ros.types import DepthPoints, Frame, Priors
+from da3_ros.sources.imu_track import ImuTrack, decode_imu
+from da3_ros.types import DepthPoints, Frame, Inertial, Priors
 
 Inform = Callable[[int, int, Priors], None]  # session, frame, what came after it
 
-DEPTH, ODOMETRY = "depth_prior", "odom_prior"
-_OF = {DEPTH: "prior.depth", ODOMETRY: "prior.odometry"}
+DEPTH, ODOMETRY, IMU = "depth_prior", "odom_prior", "imu"
+_OF = {DEPTH: "prior.depth", ODOMETRY: "prior.odometry", IMU: "prior.imu"}
+_MANY = 500  # samples of an IMU that come while an image is decoded, at a rate that none exceeds
 
 
 class _Line:
@@ -42,6 +45,7 @@ class _Line:
         self.heard: float | None = None  # the last message, monotonic s
         self.used: float | None = None  # the last time that a frame got something, monotonic s
         self.fault = ""  # why the last message could not be used
+        self.refused = 0  # messages that could not be used
 
 
 class PriorIntake:
@@ -58,6 +62,7 @@ class PriorIntake:
         """
         self._node, self._config, self._calibration, self._inform = node, config, calibration, inform
         self._pairing = PriorPairing(config.prior.tolerance_s)
+        self._felt, self._imu_frame = ImuTrack(), ""
         self._lines: dict[str, _Line] = {}
         self._listener: TransformListener | None = None
         self._session = 0
@@ -77,6 +82,7 @@ class PriorIntake:
         kinds: list[tuple[str, type]] = [(DEPTH, Image), (DEPTH, PointCloud2)]
         self._subscribe(DEPTH, prior.depth, kinds, self._on_depth)
         self._subscribe(ODOMETRY, prior.odometry, [(ODOMETRY, Odometry)], self._on_odometry)
+        self._subscribe(IMU, prior.imu, [(IMU, Imu)], self._on_imu, _MANY)
 
     def close(self) -> None:
         """Unsubscribe and forget."""
@@ -87,6 +93,7 @@ class PriorIntake:
             self._listener.close()
         self._listener, self._frames_since = None, None
         self._pairing.forget()
+        self._felt = ImuTrack()
 
     def follow(self, *, everything: bool) -> None:
         """Adapt the subscriptions to their publishers: those with news, or all of them."""
@@ -107,7 +114,9 @@ class PriorIntake:
         self._size = frame.image.shape[1], frame.image.shape[0]
         self._last_frame = time.monotonic()
         self._frames_since = self._frames_since or self._last_frame
-        priors = self._pairing.add_frame(frame.id, frame.stamp_ns)
+        priors, imu = self._pairing.add_frame(frame.id, frame.stamp_ns), self._inertial(frame.stamp_ns)
+        if imu is not None:
+            priors = replace(priors or Priors(), imu=imu)
         self._count([] if priors is None else [priors])
         return frame if priors is None else replace(frame, priors=priors)
 
@@ -125,7 +134,7 @@ class PriorIntake:
             used = max(line.begin, self._frames_since) if line.used is None else line.used
             expected = line.demanded or bool(line.subscription.offers)
             if expected and now - used > silence_s and (problem := self._problem(name, line)):
-                return f"{name} gives no metres: {problem}"
+                return f"{name} {'is not used' if name == IMU else 'gives no metres'}: {problem}"
         return ""
 
     def _problem(self, name: str, line: _Line) -> str:
@@ -135,15 +144,20 @@ class PriorIntake:
         if line.heard is None or time.monotonic() - line.heard > silence_s:
             return line.subscription.problem() or f"{topic} has a publisher but nothing arrives; check the sensor"
         if line.fault:
-            return line.fault
+            return line.fault + (f" ({line.refused} messages so far)" if line.refused > 1 else "")
         tolerance = f" within {self._config.prior.tolerance_s:g} s (prior.tolerance_s)" if name == DEPTH else ""
         return f"no image has a stamp that fits those on {topic}{tolerance}; synchronise the clocks"
 
     def _subscribe(
-        self, name: str, wish: str, kinds: list[tuple[str, type]], callback: Callable[[Any, Choice], None]
+        self,
+        name: str,
+        wish: str,
+        kinds: list[tuple[str, type]],
+        callback: Callable[[Any, Choice], None],
+        depth: int = FEW,
     ) -> None:
         if wish != "never":
-            subscription = FollowingSubscription(self._node, kinds, callback, self._config.node.image_qos)
+            subscription = FollowingSubscription(self._node, kinds, callback, self._config.node.image_qos, depth)
             self._lines[name] = _Line(subscription, demanded=wish == "always")
 
     # ------------------------------------------------------------ callbacks
@@ -179,7 +193,39 @@ class PriorIntake:
         line.fault = ""
         self._send(self._pairing.add_pose(stamp_ns(message.header.stamp), T_odom_cam))
 
+    def _on_imu(self, message: Imu, _: Choice) -> None:
+        line = self._lines.get(IMU)
+        if line is None:
+            return
+        line.heard = time.monotonic()
+        self._listen()  # so that the mount is known when the first frame comes
+        self._imu_frame = message.header.frame_id.lstrip("/")
+        try:
+            self._felt.add(stamp_ns(message.header.stamp), *decode_imu(message))
+        except SourceError as error:
+            line.fault, line.refused = str(error), line.refused + 1
+
     # ------------------------------------------------------------ what messages say
+
+    def _inertial(self, stamp_ns: int) -> Inertial | None:
+        """What the IMU has measured until a frame, in the camera's axes, as far as it is there: no frame waits."""
+        line = self._lines.get(IMU)
+        if line is None or not len(self._felt):
+            return None
+        if not self._imu_frame:
+            line.fault = "its messages have no frame_id; name the frame that it is mounted in"
+            return None
+        T_cam_imu = self._mount(line, self._camera_frame.lstrip("/"), self._imu_frame)
+        if T_cam_imu is None:
+            return None
+        try:
+            said = self._felt.until(stamp_ns, T_cam_imu[:3, :3])
+        except SourceError as error:
+            line.fault = str(error)
+            return None
+        if said is not None:
+            line.fault = ""
+        return said
 
     def _image(self, line: _Line, message: Image) -> DepthPoints | None:
         """Depth of an image that is registered to those of the camera."""
@@ -230,16 +276,20 @@ class PriorIntake:
 
     def _mount(self, line: _Line, target: str, source: str) -> Array | None:
         """``T_target_source`` of what is mounted rigidly: by /tf_static."""
-        if self._listener is None:
-            self._listener = TransformListener(self._node, static_only=True)
-        T = np.eye(4) if target == source else self._listener.lookup(target, source)
+        listener = self._listen()
+        T = np.eye(4) if target == source else listener.lookup(target, source)
         if T is None:
-            known = ", ".join(self._listener.frames()) or "none"
+            known = ", ".join(listener.frames()) or "none"
             line.fault = (
                 f"/tf_static does not connect '{source}' to '{target}' (known frames: {known}); publish how the "
                 "sensor is mounted with static_transform_publisher"
             )
         return T
+
+    def _listen(self) -> TransformListener:
+        if self._listener is None:
+            self._listener = TransformListener(self._node, static_only=True)
+        return self._listener
 
     def _send(self, late: list[tuple[int, Priors]]) -> None:
         for frame_id, priors in late:
@@ -251,6 +301,7 @@ class PriorIntake:
         for name, gave in (
             (DEPTH, any(p.depth is not None for p in given)),
             (ODOMETRY, any(p.T_odom_cam is not None for p in given)),
+            (IMU, any(p.imu is not None for p in given)),
         ):
             if gave and name in self._lines:
                 self._lines[name].used = now

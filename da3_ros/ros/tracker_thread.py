@@ -182,6 +182,7 @@ class TrackerThread(threading.Thread):
             return
         if arrival.session > self._session:
             self._reset(arrival.session)
+        begins = self._body is None
         if self._body is None:
             self._body, self._segment = arrival.body, arrival.segment
             height, width = arrival.frame.image.shape[:2]
@@ -195,6 +196,9 @@ class TrackerThread(threading.Thread):
             self._depth.restart()
             self._mapper.fuse(self._session, tuple(self._slam.cut(arrival.reason)))
         estimate = self._slam.track(arrival.frame)
+        if begins and self._slam.up is not None:  # later is too late: odometry must not turn
+            self._body = self._body.levelled(self._slam.up)
+        arrival = dataclasses.replace(arrival, body=self._body)
         self._stopwatch.add("track", time.monotonic() - begin)
         if estimate.keyframe:
             self._stopwatch.add("keyframe")

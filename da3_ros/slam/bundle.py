@@ -14,6 +14,7 @@ Levenberg-Marquardt; the points are eliminated (Schur complement), so that what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +58,18 @@ class Between:
     def none(cls) -> Between:
         """Nothing measured."""
         return cls(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros((0, 4, 4)), np.zeros((0, 6)))
+
+    def among(self, rows: Sequence[int]) -> Between:
+        """Those between some of the keyframes, which are numbered anew."""
+        place = {row: i for i, row in enumerate(rows)}
+        kept = np.array([a in place and b in place for a, b in zip(self.first, self.second, strict=True)], bool)
+        first, second = (np.array([place[i] for i in ends[kept]], np.intp) for ends in (self.first, self.second))
+        return Between(first, second, self.T_first_second[kept], self.sigma[kept])
+
+    def joined(self, other: Between) -> Between:
+        """Both, these first."""
+        names = self.__dataclass_fields__
+        return Between(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -73,6 +73,20 @@ class Certainty:
         self._P = move @ self._P @ move.T
         self._P[np.diag_indices(6)] += np.repeat([step.rotation**2, step.translation**2], 3)
 
+    def level(self, up: Array, left: float) -> None:
+        """The newest keyframe was turned on the spot, to be level.
+
+        Args:
+            up: (3,) unit vector in its camera.
+            left: share of the variance of its tilt, which is what it has not turned by about ``up``.
+        """
+        tilt = np.eye(3) - np.outer(up, up)
+        move = np.eye(7)
+        move[:3, :3] -= (1 - left) * tilt
+        variance = float(np.trace(tilt @ self._P[:3, :3])) / 2
+        self._P = move @ self._P @ move.T
+        self._P[:3, :3] += left * (1 - left) * variance * tilt
+
     def replace(self, covariance: Array) -> None:
         """Loops have moved the keyframes: the newest one's covariance (7, 7) in the graph."""
         self._P = covariance

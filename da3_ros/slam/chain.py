@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from da3_ros.geometry.se3 import Array
 from da3_ros.slam.certainty import Certainty, step_of_seam
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
 from da3_ros.slam.keyframe import Depth, Keyframe, Step
+from da3_ros.slam.levelling import Levelling
 from da3_ros.slam.places import Places
 from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
@@ -34,6 +36,7 @@ class Chain:
         self.submaps = Submaps(config.map)
         self.graph = PoseGraph()
         self.certainty = Certainty()
+        self.levelling = Levelling()
         self.places: Places | None = None  # where views of keyframes that leave the window are kept
         self.revision = 0  # increments when loops have moved the keyframes
 
@@ -54,13 +57,14 @@ class Chain:
             keyframe = Keyframe(
                 index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1, weak
             )
+            keyframe.gravity = tracked.gravity
             weak = False  # only the first keyframe lies behind the weak link
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
         return self.keyframes[-len(new) :]
 
     def settle(self, new: Sequence[Keyframe], seam: Seam, refined: Step | None) -> None:
-        """Keyframes that were just placed, over this seam, are where they are to be: how well is that known?
+        """Keyframes that were just placed, over this seam, are where they are to be: how well are the steps known?
 
         ``refined`` is what landmarks know of the way to the last one, where there were enough.
         """
@@ -68,11 +72,6 @@ class Chain:
             k.step = step_of_seam(k, seam, first=i == 0)
             if refined is not None and k is new[-1] and not k.weak:
                 k.step = Step(refined.rotation, refined.translation, k.step.log_scale)
-            if k.index == 0:
-                self.certainty.start(self.scale.sigma)
-            else:
-                T_before_new = se3.inverse(self.keyframes[k.index - 1].T_chain_cam) @ k.T_chain_cam
-                self.certainty.step(T_before_new, k.step, self.scale.sigma)
 
     def moved(self, T_before: Sequence[Array]) -> None:
         """The active keyframes have moved on the chain, from poses (4, 4), oldest first: they move in the map too.
@@ -90,6 +89,20 @@ class Chain:
                 k.T_map_cam = se3.normalized(last.T_map_cam @ in_map @ scaled(change, k.scale))
                 self.submaps.move(k.submap, k.index, k.T_map_cam)
 
+    def level(self, keyframe: Keyframe) -> None:
+        """Turn the newest keyframe in the map, on the spot, as gravity asks for; the chain stays as it is."""
+        if keyframe.index == 0:
+            self.certainty.start(self.scale.sigma)
+        else:
+            T_before_new = se3.inverse(self.keyframes[keyframe.index - 1].T_chain_cam) @ keyframe.T_chain_cam
+            self.certainty.step(T_before_new, keyframe.step, self.scale.sigma)
+        turn, left = self.levelling.hear(keyframe)
+        if keyframe.gravity is not None:
+            self.certainty.level(keyframe.gravity.up, left)
+        T = keyframe.T_map_cam
+        keyframe.T_map_cam = se3.normalized(se3.make(turn @ T[:3, :3], T[:3, 3]))
+        self.submaps.move(keyframe.submap, keyframe.index, keyframe.T_map_cam)
+
     def nodes(self) -> Nodes:
         """All keyframes as the pose graph sees them."""
         keyframes = self.keyframes
@@ -102,6 +115,7 @@ class Chain:
             self.scale.claimed()[rows] * first[:, None],
             np.stack([k.T_map_cam for k in keyframes]),
             np.array([k.scale for k in keyframes]),
+            self.levelling.vertical(keyframes),
         )
 
     def correct(self, solution: Solution) -> None:
@@ -134,7 +148,7 @@ class Chain:
         T, scale = self.filtered()
         if not self._smooth or not len(T):
             return T, scale
-        if self.graph.loops:
+        if self.graph.loops or (self.levelling.up is not None and find_spec("gtsam") is not None):
             solution = self.graph.solve(self.nodes())
             return solution.T_map_cam, solution.scale
         chain = np.stack([k.T_chain_cam for k in self.keyframes])

@@ -2,8 +2,8 @@
 
 A node is a similarity ``S_map_kf`` that takes the camera's coordinates in chain units to the map: its scale is map
 units per chain unit.  Consecutive keyframes are tied by the way between them on the chain, at equal scale up to the
-seam's sigma; claims of metres observe the scale; loops tie keyframes far apart.  Chain and claims alone have the
-smoothed chain as their solution (``scale.py``), so a graph without loops is never solved.
+seam's sigma; claims of metres observe the scale; gravity observes roll and pitch; loops tie keyframes far apart.  Chain
+and claims alone have the smoothed chain as their solution (``scale.py``), so a graph of nothing else is never solved.
 
 Runs of keyframes between two *supports* are one edge, composed of theirs, and what lies between moves by its
 conditional mean afterwards (exact to first order); so the time is bounded however long the chain is.  GTSAM solves the
@@ -33,6 +33,15 @@ _LOOSE = 1e4  # sigma of what a claim of metres says nothing about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Vertical:
+    """The direction opposite to gravity, by unit vectors."""
+
+    in_map: Array  # (3,)
+    in_camera: Array  # (K, 3) of each keyframe; zeros where it is unknown
+    sigma: Array  # (K,) 1-sigma per axis, rad, of what each keyframe says by itself; infinity where it is unknown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Nodes:
     """The chain as the graph sees it: one row per keyframe."""
 
@@ -42,6 +51,7 @@ class Nodes:
     claims: Array  # (K, 2) sum of 1 / sigma^2 and of z / sigma^2 over claims of log(metres per chain unit)
     T_map_cam: Array  # (K, 4, 4) where they are now
     scale: Array  # (K,) map units per chain unit now
+    vertical: Vertical | None = None
 
     def __len__(self) -> int:
         """Number of keyframes."""
@@ -121,6 +131,7 @@ class PoseGraph:
         for i, k in enumerate(supports):
             values.insert(i, _similarity(nodes.T_map_cam[k], nodes.scale[k]))
         _add_claims(factors, nodes, supports)
+        _add_gravity(factors, nodes, supports)
         for i in range(len(supports) - 1):
             noise = gtsam.noiseModel.Gaussian.Covariance(chain.covariance[i])
             factors.add(gtsam.BetweenFactorSimilarity3(i, i + 1, _similarity(chain.T[i], 1.0), noise))
@@ -259,6 +270,35 @@ def _add_claims(factors: Any, nodes: Nodes, supports: NDArray[np.int64]) -> None
             claim = _similarity(nodes.T_map_cam[supports[i]], float(np.exp(weighted / information)))
             sigma = np.array([_LOOSE] * 6 + [information**-0.5])
             factors.add(gtsam.PriorFactorSimilarity3(i, claim, gtsam.noiseModel.Diagonal.Sigmas(sigma)))
+
+
+def _add_gravity(factors: Any, nodes: Nodes, supports: NDArray[np.int64]) -> None:
+    """What gravity says of roll and pitch; a run's keyframes count at its end, brought there along the chain.
+
+    GTSAM's ``Pose3AttitudeFactor`` for similarities: a prior at the node's own pose, turned by the least that makes it
+    level, of which only the two axes across the vertical count.  A turn about the vertical is one about ``up`` in the
+    camera's axes, of which it says nothing, however large.
+    """
+    import gtsam
+
+    vertical = nodes.vertical
+    if vertical is None:
+        return
+    into = np.searchsorted(supports, np.arange(len(nodes)))
+    ends = supports[into]
+    R_end_k = np.swapaxes(nodes.T_chain_cam[ends, :3, :3], 1, 2) @ nodes.T_chain_cam[:, :3, :3]
+    information = vertical.sigma**-2
+    sums, totals = np.zeros((len(supports), 3)), np.zeros(len(supports))
+    np.add.at(sums, into, information[:, None] * np.einsum("kij,kj->ki", R_end_k, vertical.in_camera))
+    np.add.at(totals, into, information)
+    for i in np.flatnonzero(totals > 0):
+        up, T = sums[i] / np.linalg.norm(sums[i]), nodes.T_map_cam[supports[i]]
+        level = se3.make(se3.exp_so3(se3.turning(T[:3, :3] @ up, vertical.in_map)) @ T[:3, :3], T[:3, 3])
+        along = np.outer(up, up)
+        root = np.eye(7) / _LOOSE
+        root[:3, :3] = np.sqrt(totals[i]) * (np.eye(3) - along) + along / _LOOSE
+        noise = gtsam.noiseModel.Gaussian.SqrtInformation(root)
+        factors.add(gtsam.PriorFactorSimilarity3(int(i), _similarity(level, nodes.scale[supports[i]]), noise))
 
 
 def _similarity(T_a_b: Array, scale: float) -> Any:

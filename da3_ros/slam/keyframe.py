@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from da3_ros.config import KeyframeConfig
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
+from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.tracker import Track
 from da3_ros.types import FloatArray, Frame, FusedKeyframe
 
@@ -78,6 +79,13 @@ class Step:
     translation: float  # chain units
     log_scale: float
 
+    def measured(self, off: float, sigma: float) -> Step:
+        """The same where a gyro with this 1-sigma per axis has the turn off by an angle, both rad.
+
+        A gyro that knows less of it, as long as its bias is unknown, cannot tell.
+        """
+        return replace(self, rotation=float(np.hypot(sigma, off / np.sqrt(3)))) if sigma < self.rotation else self
+
 
 @dataclass(slots=True, eq=False)
 class Keyframe:
@@ -96,6 +104,8 @@ class Keyframe:
     weak: bool = False  # the link to the keyframe before is weak
     depth_correction: float = 0.0  # log; what refinement has added to the depth so far
     step: Step = Step(1e-3, 1e-3, 1e-3)
+    gravity: Gravity | None = None  # by an IMU
+    up_sigma: float = np.inf  # rad, 1-sigma per axis of what of it the keyframes before did not say
 
     def average(self, other: Depth | None, log_scale: float) -> None:
         """Average another prediction of this view, in window units, into the depth."""

@@ -12,6 +12,8 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.chain import Chain
+from da3_ros.slam.gyro_turns import turns
+from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.junction import Junction
 from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
 from da3_ros.slam.landmarks import Ids, in_camera
@@ -28,10 +30,13 @@ _DRIFT = 0.5  # measured over 20 keyframes on synthetic worlds: 0.8 %, where sea
 class Placing:
     """Ties the refinement of the last keyframes to the chain and to the tracker."""
 
-    def __init__(self, config: Config, chain: Chain, tracker: Tracker, schedule: Schedule, *, refine: bool) -> None:
+    def __init__(
+        self, config: Config, chain: Chain, tracker: Tracker, schedule: Schedule, inertia: Inertia, *, refine: bool
+    ) -> None:
         """Without ``refine`` keyframes stay where windows put them."""
         self._fixed = config.refine.fixed
         self._chain, self._tracker, self._schedule = chain, tracker, schedule
+        self._inertia = inertia
         self._refinement = Refinement(config, enabled=refine)
 
     @property
@@ -54,12 +59,14 @@ class Placing:
         return 1.0 if self._refinement.step is None else _DRIFT
 
     def weigh(self, request: Request, shared: Sequence[Shared], new: Sequence[View], T_chain_cam: Array) -> Array:
-        """Poses (N, 4, 4) of a window's new frames, given where the window and the tracker have them."""
+        """Poses (N, 4, 4) of a window's new frames, given where the window, the tracker and the gyro have them."""
         known = [s.keyframe for s in shared]
         depth = typical_depth(known)
         if not self._refinement.enabled or depth is None or not all(view.posed for view in new):
             return T_chain_cam
-        return self._refinement.weigh(request, known, T_chain_cam, depth)
+        before = known[-1].stamp_ns
+        turned = [self._inertia.turned(before, tracked.frame.stamp_ns) for tracked in request.new]
+        return self._refinement.weigh(request, known, T_chain_cam, depth, turned)
 
     def adjust(
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
@@ -79,7 +86,7 @@ class Placing:
             poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for _, view in seen)]
             keyframes = [*(s.keyframe for s in known), *(k for k, _ in seen)]
             self._refinement.measure(keyframes, poses, by.seam.S_chain_win.scale)
-        if (yield from self._refinement.adjust(lag, _camera(placed[-1], request.new[-1]))):
+        if (yield from self._refinement.adjust(lag, _camera(placed[-1], request.new[-1]), turns(lag, self._inertia))):
             self._chain.moved(before)
         else:
             self._refinement.restart(placed[-1])

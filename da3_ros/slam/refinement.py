@@ -18,7 +18,7 @@ from da3_ros.geometry.depth_alignment import cells_of
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawings
-from da3_ros.slam.bundle import Adjusted, Bundle, Observations, adjust
+from da3_ros.slam.bundle import Adjusted, Between, Bundle, Observations, adjust
 from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen, among
 from da3_ros.slam.repeats import Repeats
@@ -95,7 +95,14 @@ class Refinement:
             poses = np.stack([k.T_chain_cam for k in keyframes])
             self.repeats.add([k.index for k in keyframes], np.stack(T_win_cam), scale, poses, depth)
 
-    def weigh(self, request: Request, shared: Sequence[Keyframe], T_chain_cam: Array, depth: float) -> Array:
+    def weigh(
+        self,
+        request: Request,
+        shared: Sequence[Keyframe],
+        T_chain_cam: Array,
+        depth: float,
+        gyro: Sequence[tuple[Array, float] | None],
+    ) -> Array:
         """Where new frames are, given where they were tracked and where a window says, each weighed by its variance.
 
         Args:
@@ -103,6 +110,7 @@ class Refinement:
             shared: the keyframes that tie it to the chain; the last one is the tracker's reference.
             T_chain_cam: (N, 4, 4) where the window says that the new frames are.
             depth: typical depth, chain units.
+            gyro: N turns (3, 3) from the reference, each with its 1-sigma per axis, rad; None where it is unknown.
 
         Returns:
             (N, 4, 4).
@@ -111,7 +119,7 @@ class Refinement:
         poses = np.stack([*known, *(tracked.T_chain_cam for tracked in request.new)])
         sigma = np.sqrt(1 + 1 / len(known)) * np.array(self.repeats.sigmas(poses, depth))
         out = []
-        for tracked, there in zip(request.new, T_chain_cam, strict=True):
+        for tracked, there, measured in zip(request.new, T_chain_cam, gyro, strict=True):
             T = tracked.T_chain_cam
             turn, move = se3.log_so3(T[:3, :3].T @ there[:3, :3]), there[:3, 3] - T[:3, 3]
             if request.kind is not Kind.LIVE and np.isfinite(tracked.sigma[0]):
@@ -120,15 +128,21 @@ class Refinement:
                 sizes = float(np.linalg.norm(turn)), turned, float(np.linalg.norm(move)), moved
                 self.repeats.surprise(*sizes, poses, depth)
             share = 1 / (1 + (sigma / (self.doubt * np.array(tracked.sigma))) ** 2)
-            out.append(se3.make(T[:3, :3] @ se3.exp_so3(share[0] * turn), T[:3, 3] + share[1] * move))
+            rotation = T[:3, :3] @ se3.exp_so3(share[0] * turn)
+            if measured is not None:
+                variance = share[0] * sigma[0] ** 2
+                off = se3.log_so3(rotation.T @ known[-1][:3, :3] @ measured[0])
+                rotation = rotation @ se3.exp_so3(variance / (variance + measured[1] ** 2) * off)
+            out.append(se3.make(rotation, T[:3, 3] + share[1] * move))
         return np.stack(out)
 
-    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole) -> Steps[bool]:
+    def adjust(self, keyframes: Sequence[Keyframe], camera: Pinhole, turns: Between) -> Steps[bool]:
         """Move the keyframes that still have their depth, their depth's scale, and the landmarks they see.
 
         Args:
             keyframes: the lag, oldest first.
             camera: of the shrunk images.
+            turns: of these keyframes to each other, by a gyro.
 
         Returns:
             Whether there was enough to go by.
@@ -136,7 +150,8 @@ class Refinement:
         self.step = None
         if not self.enabled:
             return False
-        lag = [k for k in keyframes if k.index in self.landmarks.views]
+        rows = [i for i, k in enumerate(keyframes) if k.index in self.landmarks.views]
+        lag = [keyframes[i] for i in rows]
         used = _shared_ids([self.landmarks.views[k.index] for k in lag])
         views = [seen.taken(among(seen.ids, used)) for seen in (self.landmarks.views[k.index] for k in lag)]
         if len(lag) < 2 or len(views[-1].ids) < _FEWEST:
@@ -147,6 +162,7 @@ class Refinement:
         if free.all():
             free[0] = False  # something has to hold still
         scale_sigma = [_UNKNOWN_SCALE if k.weak else self._config.refine.depth_scale_sigma for k in lag]
+        seen = self.repeats.between([k.index for k in lag])
         bundle = Bundle(
             before,
             free,
@@ -154,17 +170,17 @@ class Refinement:
             self.landmarks.points[self.landmarks.rows(used)],
             self.landmarks.texture[self.landmarks.rows(used)],
             self._observations(lag, views, used, camera),
-            self.repeats.between([k.index for k in lag]),
+            seen.joined(turns.among(rows)),
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
         found = adjust(bundle)
         self.step = _step(found)
         yield "adjust"
         self._apply(found, lag, views, used, before)
-        self._compare(found)
+        self._compare(found.between_error[: len(seen.first)])
         return True
 
-    def _compare(self, found: Adjusted) -> None:
+    def _compare(self, window_error: Array) -> None:
         """Believe landmarks less where windows agree with each other and not with these.
 
         A calibration that belongs to another camera does that: on 7-Scenes, whose calibration is that of the depth
@@ -172,8 +188,8 @@ class Refinement:
         """
         if max(self.repeats.doubt) > _PRECISE:
             self.doubt = 1.0
-        elif len(found.between_error):
-            contradiction = float(np.median(found.between_error)) / _EXPECTED
+        elif len(window_error):
+            contradiction = float(np.median(window_error)) / _EXPECTED
             self.doubt = float(np.clip(self.doubt * np.sqrt(contradiction), 1.0, _MOST_DOUBT))
 
     def restart(self, keyframe: Keyframe) -> None:

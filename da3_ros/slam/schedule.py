@@ -12,6 +12,7 @@ import numpy as np
 from da3_ros.config import SeamConfig, WindowConfig
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
+from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.keyframe import Keyframe
 from da3_ros.slam.landmarks import Ids, Seen
 from da3_ros.slam.window import compose
@@ -30,6 +31,7 @@ class Tracked:
     T_chain_cam: Array  # (4, 4)
     seen: Seen  # landmarks that it was tracked by
     sigma: tuple[float, float] = (np.inf, np.inf)  # 1-sigma per axis of rotation, rad, and place, chain units
+    gravity: Gravity | None = None  # by an IMU
 
     def moved(self, T_new_old: Array) -> Tracked:
         """The same frame after the chain below it moved."""

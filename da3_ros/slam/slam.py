@@ -11,6 +11,7 @@ the last in steps, and frames are tracked between them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import window as windows
 from da3_ros.slam.chain import Chain
+from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.intrinsics import Intrinsics
 from da3_ros.slam.junction import Junction, Junctions, Method
 from da3_ros.slam.keyframe import Depth, is_due
@@ -64,8 +66,9 @@ class Slam:
         method = method or Method()
         self._junctions = Junctions(config, method, self._chain)
         self._priors = PriorClaims(config, self._chain, self._junctions, enabled=not method.plain)
+        self._inertia = Inertia(np.deg2rad(config.prior.imu_tilt_deg), enabled=not method.plain)
         refine = config.refine.enabled and not method.plain
-        self._placing = Placing(config, self._chain, self._tracker, self._schedule, refine=refine)
+        self._placing = Placing(config, self._chain, self._tracker, self._schedule, self._inertia, refine=refine)
         enabled = config.loops.enabled and not method.plain
         self._loops = Loops(config, self._chain, enabled=enabled, shrink=self._tracker.shrink)
         self._intrinsics = Intrinsics()
@@ -86,16 +89,21 @@ class Slam:
     def track(self, frame: Frame) -> Estimate:
         """Pose of this frame now; decides whether it becomes a keyframe.  Frames come in time order."""
         gray = self._tracker.shrink(frame.image)
-        track = self._tracker.track(gray) if self._chain.newest else None
+        self._inertia.advance(frame)
+        track = self._tracker.track(gray, self._inertia.turn, sure=self._inertia.sure) if self._chain.newest else None
         T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             T_chain_cam = se3.normalized(T_chain_cam @ track.step)
+            self._inertia.tracked(track.step if track.inliers >= self._config.tracker.min_inliers else None)
+        else:
+            T_chain_cam = self._unseen(T_chain_cam)
+        gravity = self._inertia.gravity if self._inertia.sure else None
         if track and track.inliers:
             sigma = (track.sigma.rotation, track.sigma.translation)
-            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma)
+            self._latest = Tracked(frame, gray, T_chain_cam, track.seen, sigma, gravity)
         else:
-            self._latest = Tracked(frame, gray, T_chain_cam, Seen())
+            self._latest = Tracked(frame, gray, T_chain_cam, Seen(), gravity=gravity)
         self._state = self._loops.announced(self._judge_tracking(track, frame.stamp_ns), frame.stamp_ns)
         keyframe = self._wants_keyframe(track, frame.stamp_ns)
         if keyframe:
@@ -180,6 +188,7 @@ class Slam:
             self._junctions.record(request, junction)
             fused = yield from self._place_keyframes(request, shared, new, T_chain_cam, junction, scale)
             self._loops.placed(request.new, prediction.tokens)
+            self._level(request.new)
         return self._integration(fused, self._depth_map(request, new[-1], junction))
 
     def inform(self, frame_id: int, priors: Priors) -> None:
@@ -237,7 +246,7 @@ class Slam:
             metric=self._junctions.metric,
             scale_source=next(iter(self._chain.scale.sources), None),
             scale_sigma=self._chain.scale.sigma,
-            doubt=self._priors.doubt,
+            doubt=self._priors.doubt or self._inertia.doubt,
             scale_ratio=self._junctions.scale_ratio,
             seam_residual=records[-1].residual if records else 0.0,
             frames=len(self._log),
@@ -252,6 +261,11 @@ class Slam:
             loops_tried=self._loops.tried,
             revision=self._chain.revision,
         )
+
+    @property
+    def up(self) -> Array | None:
+        """The direction (3,) opposite to gravity in the map; None while no IMU has shown it."""
+        return self._chain.levelling.up
 
     @property
     def windows(self) -> Sequence[WindowRecord]:
@@ -279,6 +293,15 @@ class Slam:
         return self._chain.retire_all(), *self._chain.final_anchors()
 
     # ------------------------------------------------------------ tracking
+
+    def _unseen(self, T_chain_cam: Array) -> Array:
+        """Pose of a frame before the first prediction of a segment: where the one before was, turned by the gyro."""
+        R, turn = T_chain_cam[:3, :3], self._inertia.turn
+        if turn is not None and self._latest is not None:
+            R = R @ turn
+        if not self._chain.keyframes:
+            R = self._chain.levelling.held(R, self._inertia.gravity)
+        return se3.normalized(se3.make(R, T_chain_cam[:3, 3]))
 
     def _judge_tracking(self, track: Track | None, stamp_ns: int) -> State:
         if track is None:
@@ -371,6 +394,23 @@ class Slam:
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
         yield "follow"
         return self._chain.retire()
+
+    def _level(self, new: Sequence[Tracked]) -> None:
+        """Keyframes were placed: what gravity says of their roll and pitch counts, and odometry does not feel it."""
+        before = self._chain.keyframes[-len(new) - 1 : -len(new)]
+        placed = self._chain.keyframes[-len(new) :]
+        for last, keyframe in itertools.pairwise([*before, *placed]):
+            turned = None if keyframe.weak else self._inertia.turned(last.stamp_ns, keyframe.stamp_ns)
+            if turned is not None:
+                rotation, sigma = turned
+                step = last.T_chain_cam[:3, :3].T @ keyframe.T_chain_cam[:3, :3]
+                keyframe.step = keyframe.step.measured(float(se3.rotation_angle(rotation.T @ step)), sigma)
+        for keyframe in placed:
+            self._chain.level(keyframe)
+        left = len(self._chain.keyframes) - len(self._chain.active)
+        if left:
+            self._inertia.settled(self._chain.keyframes[left - 1])
+        self._correct_odometry()
 
     def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:
         reference = self._chain.newest

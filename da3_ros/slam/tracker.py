@@ -2,11 +2,13 @@
 
 Features are followed from frame to frame (pyramidal Lucas-Kanade, forward and backward) for as long as they are seen;
 the pose is the robust minimum of their reprojection error, each weighed by how well its landmark is known, started
-from the motion so far.  Poses are relative to the latest placed keyframe, the reference.
+from the motion so far, turned by the gyro where there is one.  Poses are relative to the latest placed keyframe, the
+reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -172,22 +174,21 @@ class Tracker:
         self._features = Features()
         self._previous, self._velocity, self._moving = None, np.eye(4), False
 
-    def track(self, gray: ImageArray) -> Track:
-        """Pose of a frame relative to the reference; with too few features, the motion so far continued."""
-        guess = se3.normalized(self._T_ref_cam @ self._velocity)
+    def track(self, gray: ImageArray, turn: Array | None = None, *, sure: bool = False) -> Track:
+        """Pose of a frame relative to the reference; with too few features, the motion so far continued.
+
+        Args:
+            gray: (h, w) image.
+            turn: (3, 3) ``R_before_now`` since the frame before, where a gyro has measured it.
+            sure: the gyro is known to be right; it is asked first and not only where the motion so far does not do.
+        """
+        moved = se3.normalized(self._T_ref_cam @ self._velocity)
+        guesses = [moved]
+        if turn is not None:
+            guesses.insert(0 if sure else 1, se3.make(self._T_ref_cam[:3, :3] @ turn, moved[:3, 3]))
         pixels_before = self._features.pixels
-        self._follow(gray, guess)
-        features = self._features
-        T_ref_cam, inlier, sigma = guess, np.zeros(len(features), bool), Sigma()
-        if features.alive.sum() >= _FEWEST and self._camera is not None:
-            T_cam_ref, inlier_alive, sigma = self._solve(features.taken(features.alive), se3.inverse(guess))
-            inlier[np.flatnonzero(features.alive)[inlier_alive]] = True
-            T_ref_cam = se3.inverse(se3.normalized(T_cam_ref))
-        count = int(inlier.sum())
-        surprise_deg = np.rad2deg(se3.rotation_angle(guess[:3, :3].T @ T_ref_cam[:3, :3]))
-        if count < _FEWEST or surprise_deg > _MAX_SURPRISE_DEG:
-            T_ref_cam, count, sigma = guess, 0, Sigma()
-            inlier[:] = False
+        T_ref_cam, inlier, sigma = self._find_from(gray, guesses)
+        features, count = self._features, int(inlier.sum())
         if count:
             # What moves with the camera, a bumper or a reflection, is followed well and never fits.
             features.misses = np.where(inlier, 0, features.misses + 1)
@@ -213,17 +214,51 @@ class Tracker:
             Seen(features.ids[inlier], features.pixels[inlier].astype(float)),
         )
 
+    def _find_from(self, gray: ImageArray, guesses: Sequence[Array]) -> tuple[Array, np.ndarray, Sigma]:
+        """What is found from the first of several guesses of the pose that does, else from the one that finds most."""
+        before = self._features
+        best = self._find(gray, guesses[0])
+        for guess in guesses[1:]:
+            if best[1].sum() >= self._config.min_inliers or not before.alive.any():
+                break
+            followed, self._features = self._features, before
+            other = self._find(gray, guess)
+            if other[1].sum() > best[1].sum():
+                best = other
+            else:
+                self._features = followed
+        return best
+
+    def _find(self, gray: ImageArray, guess: Array) -> tuple[Array, np.ndarray, Sigma]:
+        """Follow the features from a guess (4, 4) of the pose; returns the pose, the inliers (N,) and the sigma.
+
+        Where too little is seen, the pose is the guess and nothing is an inlier.
+        """
+        self._follow(gray, guess)
+        features = self._features
+        nothing = guess, np.zeros(len(features), bool), Sigma()
+        if features.alive.sum() < _FEWEST or self._camera is None:
+            return nothing
+        T_cam_ref, inlier_alive, sigma = self._solve(features.taken(features.alive), se3.inverse(guess))
+        T_ref_cam = se3.inverse(se3.normalized(T_cam_ref))
+        surprise_deg = np.rad2deg(se3.rotation_angle(guess[:3, :3].T @ T_ref_cam[:3, :3]))
+        if inlier_alive.sum() < _FEWEST or surprise_deg > _MAX_SURPRISE_DEG:
+            return nothing
+        inlier = np.zeros(len(features), bool)
+        inlier[np.flatnonzero(features.alive)[inlier_alive]] = True
+        return T_ref_cam, inlier, sigma
+
     def _follow(self, gray: ImageArray, guess: Array) -> None:
         """Move the pixels of the features that are alive into this image; some are lost."""
         features = self._features
         if self._previous is None or self._camera is None or not features.alive.any():
-            features.alive = np.zeros(len(features), bool)
+            self._features = replace(features, alive=np.zeros(len(features), bool))
             return
         alive = features.alive
         live = features.taken(alive)
         pixels, alive_pixels = features.pixels.copy(), alive.copy()
         pixels[alive], alive_pixels[alive] = self._flow(self._previous, gray, live.pixels, self._expected(live, guess))
-        features.pixels, features.alive = pixels, alive_pixels
+        self._features = replace(features, pixels=pixels, alive=alive_pixels)
 
     def _expected(self, features: Features, T_ref_cam: Array) -> Array:
         """Pixels (N, 2) at which a pose lets expect them; NaN behind the camera."""

@@ -25,7 +25,7 @@ from da3_ros.sources.tally import Tally
 from da3_ros.types import Frame, ImageArray, Truth
 
 LOGGER = logging.getLogger(__name__)
-OPTIONS = ("image", "camera_info", "depth", "pose", "depth_prior", "odom_prior", "strict", "partial")
+OPTIONS = ("image", "camera_info", "depth", "pose", "depth_prior", "odom_prior", "imu", "strict", "partial")
 _TF_STATIC = "/tf_static"
 _LOOKAHEAD_NS = 200_000_000  # an image waits this long (recording time) for truth that was recorded after it
 _MOST_WAITING = 32
@@ -50,8 +50,8 @@ class BagSource:
     first of them raises instead.  A bag that ends early yields all that can be read and then raises, unless
     ``partial`` accepts it.  Messages stream by: memory does not grow with the bag.
 
-    Spec options: ``image, camera_info, depth, pose, depth_prior, odom_prior`` name topics (empty = none);
-    ``strict=yes``, ``partial=yes``.
+    Spec options: ``image, camera_info, depth, pose, depth_prior, odom_prior, imu`` name topics (empty =
+    none); ``strict=yes``, ``partial=yes``.
 
     Raises:
         SourceError: the bag cannot be opened or has no such topics.
@@ -112,13 +112,16 @@ class BagSource:
         topics, waiting = self.topics, deque[_Waiting]()
         static = self._static_transforms()
         truth = BagTruth(tally, static, depth=topics.depth is not None, pose_type=self._type(topics.pose))
-        priors = BagPriors(tally, static, self._type(topics.depth_prior), self._type(topics.odom_prior))
+        priors = BagPriors(
+            tally, static, self._type(topics.depth_prior), self._type(topics.odom_prior), topics.imu is not None
+        )
         opener = _FrameOpener(self.path, topics, truth, priors, tally)
         hearers = (
             (topics.depth, truth.add_depth),
             (topics.pose, lambda _, message: truth.add_pose(message)),
             (topics.depth_prior, priors.add_depth),
             (topics.odom_prior, lambda _, message: priors.add_pose(message)),
+            (topics.imu, lambda _, message: priors.add_imu(message)),
         )
         info, last_stamp, index = self._first_camera_info(), 0, -1
         for raw in self._file.messages({topic for topic in dataclasses.astuple(topics) if topic}):
@@ -179,7 +182,7 @@ class BagSource:
         if known is None or known.msgtype != bag_types.TF:
             return []
         silent = (None, bag_types.POSE, bag_types.POSE_COVARIANCE)  # these do not say whose pose they are
-        if self._type(pose) in silent and topics.depth_prior is None and topics.odom_prior is None:
+        if self._type(pose) in silent and not (topics.depth_prior or topics.odom_prior or topics.imu):
             return []
         found = (self._decode(raw, Tally(self.path, strict=False)) for raw in self._file.messages({_TF_STATIC}))
         return [message for message in found if message is not None]

@@ -29,6 +29,7 @@ class BagTopics:
     pose: str | None
     depth_prior: str | None = None
     odom_prior: str | None = None
+    imu: str | None = None
 
 
 def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], place: str) -> BagTopics:
@@ -36,7 +37,7 @@ def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], pl
 
     An option that is empty or "none" switches a topic off.  Depth and poses are taken as ground truth only where
     their name says so ("truth", "gt", "vicon", "depth_registered", ...): the output of another estimator is none.
-    Priors are what the node would hear (``/depth_prior``, ``/odom_prior``), or what the options name.
+    Priors are what the node would hear (``/depth_prior``, ``/odom_prior``, ``/imu``), or what the options name.
 
     Raises:
         SourceError: a topic named is not in the bag or has another type, or there is no image.
@@ -69,6 +70,7 @@ def choose_topics(available: Mapping[str, Topic], options: Mapping[str, str], pl
     for key, usual, kinds in (
         ("depth_prior", bag_types.DEPTH_PRIOR_TOPIC, (bag_types.IMAGE, bag_types.COMPRESSED, bag_types.CLOUD)),
         ("odom_prior", bag_types.ODOM_PRIOR_TOPIC, (bag_types.ODOMETRY,)),
+        ("imu", bag_types.IMU_TOPIC, (bag_types.IMU,)),
     ):
         given, name = named(key, kinds)
         there = usual in available and available[usual].msgtype in kinds

@@ -13,6 +13,7 @@ POSE = "geometry_msgs/msg/PoseStamped"
 POSE_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TRANSFORM = "geometry_msgs/msg/TransformStamped"
 ODOMETRY = "nav_msgs/msg/Odometry"
+IMU = "sensor_msgs/msg/Imu"
 CLOUD = "sensor_msgs/msg/PointCloud2"
 TF = "tf2_msgs/msg/TFMessage"
 
@@ -24,6 +25,7 @@ DEPTH_TOPIC = "/truth/depth"
 POSE_TOPIC = "/truth/pose"
 DEPTH_PRIOR_TOPIC = "/depth_prior"  # what the node calls them
 ODOM_PRIOR_TOPIC = "/odom_prior"
+IMU_TOPIC = "/imu"
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "world"
 

@@ -16,9 +16,10 @@ from da3_ros.errors import OutputError, SourceError
 from da3_ros.files import reason
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.se3 import Array
 from da3_ros.sources import bag_types
 from da3_ros.sources.bag_types import CAMERA_FRAME, WORLD_FRAME, typestore
-from da3_ros.types import Frame, Source
+from da3_ros.types import Frame, Inertial, Source
 
 Storage: TypeAlias = Literal["mcap", "sqlite3"]
 _JPEG_QUALITY = 95
@@ -35,9 +36,9 @@ def write_bag(
     """Write a source as a rosbag2 folder; it appears whole or not at all.
 
     Topics: ``/camera/image_raw`` (rgb8, or ``/camera/image_raw/compressed`` as JPEG), ``/camera/camera_info``,
-    ``/truth/depth`` (32FC1 metres) and ``/truth/pose`` (PoseStamped of the optical frame in "world").  Messages of
-    one frame share its stamp, and truth comes before camera_info and the image, so a reader that has the
-    image has everything.
+    ``/truth/depth`` (32FC1 metres), ``/truth/pose`` (PoseStamped of the optical frame in "world") and ``/imu`` (in the
+    axes of the optical frame, at its own stamps).  The other messages of one frame share its stamp, and truth comes
+    before camera_info and the image, so a reader that has the image has everything.
 
     Args:
         source: frames to write.
@@ -97,10 +98,13 @@ class _Messages:
         self._compressed = compressed
         self._connections: dict[str, Any] = {}
         self._types = typestore().types
+        self._felt_ns = -1  # stamp of the last sample of the IMU
 
     def write(self, frame: Frame) -> None:
-        """Write one frame: truth, then camera_info, then the image."""
+        """Write one frame: the IMU until then, truth, then camera_info, then the image."""
         stamp = frame.stamp_ns
+        if frame.priors is not None and frame.priors.imu is not None:
+            self._write_imu(frame.priors.imu)
         if frame.truth is not None and frame.truth.depth is not None:
             depth = np.ascontiguousarray(frame.truth.depth, "<f4")
             self._put(bag_types.DEPTH_TOPIC, self._image(stamp, "32FC1", depth))
@@ -112,6 +116,13 @@ class _Messages:
             self._put(bag_types.COMPRESSED_TOPIC, self._jpeg(stamp, frame))
         else:
             self._put(bag_types.IMAGE_TOPIC, self._image(stamp, "rgb8", np.ascontiguousarray(frame.image)))
+
+    def _write_imu(self, imu: Inertial) -> None:
+        """The samples since the frame before."""
+        for stamp, gyro, force in zip(imu.stamps_ns.tolist(), imu.gyro, imu.force, strict=True):
+            if stamp > self._felt_ns:
+                self._felt_ns = stamp
+                self._put(bag_types.IMU_TOPIC, self._imu(stamp, gyro, force))
 
     def _put(self, topic: str, message: Any) -> None:
         msgtype = message.__msgtype__
@@ -159,6 +170,16 @@ class _Messages:
             0,
             roi,
         )
+
+    def _imu(self, stamp: int, gyro: Array, force: Array) -> Any:
+        """A sample in the camera's axes, without an orientation."""
+        vector = self._types["geometry_msgs/msg/Vector3"]
+        turned = self._types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+        unknown = np.zeros(9)
+        none = np.array([-1.0, *unknown[1:]])
+        rates, forces = vector(*map(float, gyro)), vector(*map(float, force))
+        header = self._header(stamp, CAMERA_FRAME)
+        return self._types[bag_types.IMU](header, turned, none, rates, unknown, forces, unknown)
 
     def _pose(self, stamp: int, T_world_cam: Any) -> Any:
         point = self._types["geometry_msgs/msg/Point"](*(float(v) for v in T_world_cam[:3, 3]))

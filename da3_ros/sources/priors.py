@@ -1,7 +1,8 @@
 """A source whose frames carry the priors that are asked for, and no others.
 
-What a recording brings (a bag's ``depth_prior`` and ``odom_prior``, a file of odometry, the depth of a depth camera) is
-taken as it is.  Exact depth and poses are ground truth: a simulated sensor measures them, with its errors.
+What a recording brings (a bag's ``depth_prior``, ``odom_prior`` and ``imu``, a file of odometry, the depth of a depth
+camera, the IMU of a synthetic world) is taken as it is.  Exact depth and poses are ground truth: a simulated sensor
+measures them, with its errors.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ class PriorSource:
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
         depth = self._depth_of() if self._config.depth == "always" else None
-        pose = self._pose_of()
-        lacking = {"prior.depth": depth is not None, "prior.odometry": pose is not None}
+        pose, imu = self._pose_of(), self._config.imu == "always"
+        lacking = {"prior.depth": depth is not None, "prior.odometry": pose is not None, "prior.imu": imu}
         for frame in self._source:
-            priors = Priors(depth(frame) if depth else None, pose(frame) if pose else None)
-            lacking["prior.depth"] &= priors.depth is None
-            lacking["prior.odometry"] &= priors.T_odom_cam is None
-            none = priors.depth is None and priors.T_odom_cam is None
+            felt = frame.priors.imu if imu and frame.priors is not None else None
+            priors = Priors(depth(frame) if depth else None, pose(frame) if pose else None, felt)
+            found = priors.depth, priors.T_odom_cam, priors.imu
+            lacking = {key: lacks and value is None for (key, lacks), value in zip(lacking.items(), found, strict=True)}
             self.missing = " and ".join(key for key, lacks in lacking.items() if lacks)
-            yield replace(frame, priors=None if none else priors)
+            yield replace(frame, priors=None if all(value is None for value in found) else priors)
 
     def _depth_of(self) -> Callable[[Frame], DepthPoints | None]:
         camera = SimulatedDepthCamera(self._seed)

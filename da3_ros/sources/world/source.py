@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from da3_ros.errors import SourceError
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
+from da3_ros.sources.world.imu import SimulatedImu
 from da3_ros.sources.world.laps import Laps
 from da3_ros.sources.world.recording import Recording
 from da3_ros.sources.world.render import Renderer
@@ -16,7 +17,7 @@ from da3_ros.sources.world.room import Extent, Placed, furnish
 from da3_ros.sources.world.sensor import Sensor
 from da3_ros.sources.world.spec import WorldSpec, parse
 from da3_ros.sources.world.walk import NoWayError, Walk
-from da3_ros.types import Frame, Truth
+from da3_ros.types import Frame, Priors, Truth
 
 CLEARANCE = 0.3  # m, least distance between the camera and anything
 _MARGIN = 0.12  # m, more than that is kept from the boxes around furniture
@@ -42,21 +43,26 @@ class WorldSource:
         self.name = f"world:{spec.seed}"
         self._spec = spec
         self.camera = _camera(spec)
+        pose: Callable[[Array], Array]
         if spec.motion is not None and spec.laps:
             raise SourceError(f"{self.name} can follow either motion or laps; leave one of them out")
         if spec.laps:
             self._count = spec.frames
             laps = Laps((self._count - 1) / spec.rate, spec.laps, self._rng("laps"), spec.shake)
             self._renderer = self._room_around(laps.path())
-            self._poses = laps.pose(np.arange(self._count) / spec.rate)
+            pose = laps.pose
         elif spec.motion is None:
             self._count = spec.frames
-            self._renderer, self._poses = self._stroll()
+            self._renderer, pose = self._stroll()
         else:
             recording = Recording(spec.motion)
             self._count = min(spec.frames, recording.count(spec.rate))
             self._renderer = self._room_around(recording.path())
-            self._poses = recording.pose(np.arange(self._count) / spec.rate)
+            pose = recording.pose
+        self._poses = pose(np.arange(self._count) / spec.rate)
+        self._imu = None
+        if spec.imu:
+            self._imu = SimulatedImu(pose, (self._count - 1) / spec.rate, spec.imu, self._rng("imu"))
         self._sensor = Sensor(self.camera, self._rng("sensor"), noise=spec.noise, light=spec.light, lens=spec.lens)
 
     @classmethod
@@ -87,8 +93,9 @@ class WorldSource:
         T_world_cam = self._poses[index].copy()
         picture, depth = self._renderer.render(self.camera, T_world_cam)
         image = self._sensor.expose(picture, index, index / self._spec.rate)
-        stamp_ns = _FIRST_STAMP_NS + index * round(1e9 / self._spec.rate)
-        return Frame(index, stamp_ns, image, self.camera, Truth(depth, T_world_cam))
+        passed_ns = index * round(1e9 / self._spec.rate)
+        priors = None if self._imu is None else Priors(imu=self._imu.until(passed_ns, _FIRST_STAMP_NS))
+        return Frame(index, _FIRST_STAMP_NS + passed_ns, image, self.camera, Truth(depth, T_world_cam), priors)
 
     @property
     def poses(self) -> Array:
@@ -108,7 +115,7 @@ class WorldSource:
         drawn = int(rng.random() < 0.45)
         return drawn if self._spec.windows is None else self._spec.windows
 
-    def _stroll(self) -> tuple[Renderer, Array]:
+    def _stroll(self) -> tuple[Renderer, Callable[[Array], Array]]:
         """A room and a walk in it; less furniture where the first try leaves no way."""
         spec = self._spec
         shape = self._rng("extent")
@@ -132,7 +139,7 @@ class WorldSource:
                 continue
             poses = walk.pose(np.arange(self._count) / spec.rate)
             if renderer.clearance(poses[:, :3, 3]).min() >= CLEARANCE:
-                return renderer, poses
+                return renderer, walk.pose
         raise SourceError(f"{self.name} has no room to walk in; take another seed")
 
     def _room_around(self, path: Array) -> Renderer:

@@ -28,6 +28,7 @@ class WorldSpec:
     lens: float = 1.0  # vignetting, blur and offset principal point, as a factor; 0: ideal lens
     shake: float = 1.0  # tremble of the hand in the world's own walk, as a factor
     laps: float = 0.0  # rounds on an ellipse, so that places are seen again; 0: its own walk
+    imu: float = 0.0  # samples per second of an inertial measurement unit at the camera; 0: none
 
 
 OPTIONS = tuple(f.name for f in dataclasses.fields(WorldSpec) if f.name != "seed")
@@ -108,4 +109,5 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "light": _number(0.0, 3.0),
     "lens": _number(0.0, 3.0),
     "shake": _number(0.0, 5.0),
+    "imu": _number(0.0, 2000.0),
 }
