@@ -211,7 +211,7 @@ def drive(rng: np.random.Generator, noise: float, sigma: float) -> tuple[np.ndar
         keyframe.step = Step(noise, 1e-3, 1e-3)
         up = se3.exp_so3(sigma * rng.standard_normal(3)) @ R_true.T @ UP
         keyframe.gravity = Gravity(up, sigma, 0.0)
-        R_map = levelling.hear(keyframe) @ R_map
+        R_map = levelling.hear(keyframe)[0] @ R_map
         tilts.append([np.degrees(np.arccos(min((R @ R_true.T @ UP)[2], 1.0))) for R in (R_chain, R_map)])
         turn = se3.exp_so3(np.array([0, 0, 0.05]))
         seen = turn @ se3.exp_so3(noise * rng.standard_normal(3))
