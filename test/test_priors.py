@@ -92,7 +92,8 @@ def test_any_one_prior_gives_metres_to_windows_without(walk, key, seed):
     final = metrics(record)
     assert record.metric
     assert record.notes == []
-    assert abs(final.scale - 1) < 0.03
+    # Four seconds of small images: 1.8 % rms over eight seeds.  With large ones it is 3 % at most (da3 bench priors).
+    assert abs(final.scale - 1) < 0.04
     assert final.ate_se3_m < 1.5 * final.ate_sim3_m
 
 
