@@ -42,7 +42,8 @@ BUSY_BOUNDS = {
     "node: align": ("    landmarks aligned", None, None),
     "node: adjust": ("    bundle adjusted", 30.0, None),
     "node: move": ("    keyframes moved", None, None),
-    "node: follow": ("    new landmarks found", None, None),
+    "node: find": ("    new landmarks found", None, None),
+    "node: follow": ("    and followed", None, None),
     "node: keep": ("    to the map and to places", None, None),
     "node: integrate": ("any window, work on it", None, None),
 }

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
+from da3_ros.slam.steps import Steps, completed
 
 _POSE = 7  # unknowns per keyframe: twist (rotation, translation) of T_cam_chain from the left, then lambda
 _CAUCHY = 2.0  # sigma; follows an outlier less the farther it lies off
@@ -149,11 +150,17 @@ class _Reduced:
 
 def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
     """Minimise; every point needs an observation."""
+    return completed(adjusting(bundle, rounds))
+
+
+def adjusting(bundle: Bundle, rounds: int = 5) -> Steps[Adjusted]:
+    """The same round by round."""
     near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
     table = _Table.of(bundle)
     linear = _Linear(bundle, table, near)
     damping = _FIRST_DAMPING
     for _ in range(rounds):
+        yield "adjust"
         tried = linear.stepped(damping)
         gain = linear.cost - tried.cost if tried is not None else -1.0
         if tried is not None and gain >= 0:
@@ -165,6 +172,7 @@ def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
             damping *= 10
             if damping > _MOST_DAMPING:
                 break
+    yield "adjust"
     state = linear.state
     return Adjusted(
         state.T_cam_chain,

@@ -16,7 +16,7 @@ from da3_ros.slam.gyro_turns import turns
 from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.junction import Junction
 from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
-from da3_ros.slam.landmarks import Ids, in_camera
+from da3_ros.slam.landmarks import Ids, Seen, in_camera
 from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
@@ -92,16 +92,20 @@ class Placing:
             self._refinement.restart(placed[-1])
         self._refinement.forget(lag, self._tracker.followed)
 
-    def follow(self, keyframe: Keyframe, tracked: Tracked, T_ref_latest: Array) -> None:
+    def extend(self, keyframe: Keyframe, tracked: Tracked) -> Seen:
+        """Find what is new in a placed keyframe, of this frame."""
+        return self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
+
+    def follow(self, keyframe: Keyframe, tracked: Tracked, new: Seen, T_ref_latest: Array) -> None:
         """Make a placed keyframe the tracker's reference, and have it follow what is new in it.
 
         Args:
             keyframe: the reference from now on.
             tracked: its frame.
+            new: the landmarks that were found in it.
             T_ref_latest: (4, 4) pose of the latest frame in it.
         """
         gray, camera, landmarks = tracked.gray, _camera(keyframe, tracked), self._refinement.landmarks
-        new = self._refinement.extend(keyframe, gray, camera)
         points, covariance = in_camera(se3.inverse(keyframe.T_chain_cam), landmarks.points, landmarks.covariance)
         self._tracker.refer(camera, T_ref_latest, landmarks.ids, points, covariance, landmarks.texture)
         texture = landmarks.texture

@@ -18,7 +18,7 @@ from da3_ros.geometry.depth_alignment import cells_of
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawings
-from da3_ros.slam.bundle import Adjusted, Between, Bundle, Observations, adjust
+from da3_ros.slam.bundle import Adjusted, Between, Bundle, Observations, adjusting
 from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
 from da3_ros.slam.landmarks import Ids, Landmarks, Seen, among
 from da3_ros.slam.repeats import Repeats
@@ -173,7 +173,7 @@ class Refinement:
             seen.joined(turns.among(rows)),
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
-        found = adjust(bundle)
+        found = yield from adjusting(bundle)
         self.step = _step(found)
         yield "adjust"
         self._apply(found, lag, views, used, before)

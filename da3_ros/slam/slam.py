@@ -391,7 +391,9 @@ class Slam:
         self._chain.settle(placed, junction.seam, self._placing.step)
         self._rebase(T_joined, placed[-1].T_chain_cam)
         yield "move"
-        self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
+        new_landmarks = self._placing.extend(placed[-1], request.new[-1])
+        yield "find"
+        self._placing.follow(placed[-1], request.new[-1], new_landmarks, self._T_reference_latest())
         yield "follow"
         return self._chain.retire()
 
