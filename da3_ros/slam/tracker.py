@@ -23,7 +23,9 @@ from da3_ros.types import ImageArray
 
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
 _MIN_SIGMA_PX = 0.3  # flow is not better than this, however small the residuals look
-_STEP_MIN_PX = 0.2  # likewise, from one frame to the next
+_LEAST_FLOW_PX = 0.08  # from one frame to the next; 0.05 px was measured, and errors have tails
+_OF_MISFIT = 0.7
+_PATCHES = 20  # of landmarks whose depths are wrong alike
 _INDEPENDENT = 100  # depth errors are patch-correlated: more points than this add no information
 _MOST_MISSES = 5  # frames in a row in which a feature does not fit
 _FEWEST = 6  # features that fix a pose
@@ -195,7 +197,8 @@ class Tracker:
             features.alive = features.alive & (features.misses < _MOST_MISSES)
         T_ref_before = self._T_ref_cam
         if count:
-            T_ref_before = self._before(features.taken(inlier), pixels_before[inlier], T_ref_cam)
+            T_ref_before, covariance = self._before(features.taken(inlier), pixels_before[inlier], T_ref_cam)
+            sigma = Sigma(sigma.rotation, sigma.translation, *_axes(covariance))
         step = se3.inverse(T_ref_before) @ T_ref_cam
         self._velocity = step if self._moving else np.eye(4)
         self._moving = True
@@ -301,7 +304,7 @@ class Tracker:
                     return other
         return solved
 
-    def _before(self, features: Features, pixels: np.ndarray, T_ref_cam: Array) -> Array:
+    def _before(self, features: Features, pixels: np.ndarray, T_ref_cam: Array) -> tuple[Array, Array]:
         """Pose (4, 4) in the reference of the frame before, by the landmarks that place this frame, weighted alike.
 
         What these landmarks are wrong by moves both frames, and not the step between them; the pose that was found for
@@ -311,15 +314,27 @@ class Tracker:
             features: (N) the inliers.
             pixels: (N, 2) where they were in the frame before.
             T_ref_cam: (4, 4) this frame.
+
+        Returns:
+            The pose, and the covariance (6, 6) of the step's twist: flow is off, by a share of what landmarks do not
+            fit by, and so are landmarks, which are seen from two places and wrong alike within a patch.
         """
         assert self._camera is not None
-        weight = self._judge(features, _Reprojection(self._camera, features, se3.inverse(T_ref_cam))).weight
+        now = _Reprojection(self._camera, features, se3.inverse(T_ref_cam))
+        weight = self._judge(features, now).weight
         before, T_cam_ref = replace(features, pixels=pixels), se3.inverse(self._T_ref_cam)
         for _ in range(_ROUNDS_BEFORE):
             at = _Reprojection(self._camera, before, T_cam_ref)
-            step, _ = _minimised(at, weight * (at.z > _NEAR))
+            step, hessian = _minimised(at, weight * (at.z > _NEAR))
             T_cam_ref = se3.exp(step) @ T_cam_ref
-        return se3.inverse(se3.normalized(T_cam_ref))
+        apart = now.d_point @ now.rotation - at.d_point @ at.rotation
+        pull = np.swapaxes(at.jacobian * weight[:, None, None], 1, 2) @ apart  # (N, 6, 3)
+        alike = max(len(features) / _PATCHES, 1.0)
+        vague = alike * np.einsum("nij,njk,nlk->il", pull, features.covariance, pull)
+        flow = max(_LEAST_FLOW_PX, _OF_MISFIT * float(np.median(now.norm)))
+        rows = (at.jacobian * weight[:, None, None]).reshape(-1, 6)
+        back = np.linalg.pinv(hessian)
+        return se3.inverse(se3.normalized(T_cam_ref)), back @ (flow**2 * rows.T @ rows + vague) @ back
 
     def _gauss_newton(self, features: Features, T: Array, iterations: int) -> tuple[Array, np.ndarray, Sigma]:
         assert self._camera is not None
@@ -332,12 +347,8 @@ class Tracker:
                 break
         inlier = judged.inlier
         count = max(float(inlier.sum()), 1.0)
-        against_reference = _axes(np.linalg.pinv(hessian) * judged.sigma**2 * max(count / _INDEPENDENT, 1.0))
-        if not inlier.any():
-            return T, inlier, Sigma(*against_reference)
-        flow = at.jacobian[inlier].reshape(-1, 6)
-        noise = max(_STEP_MIN_PX, float(np.median(at.norm[inlier])))
-        return T, inlier, Sigma(*against_reference, *_axes(np.linalg.pinv(flow.T @ flow) * noise**2))
+        covariance = np.linalg.pinv(hessian) * judged.sigma**2 * max(count / _INDEPENDENT, 1.0)
+        return T, inlier, Sigma(*_axes(covariance))
 
     def _judge(self, features: Features, at: _Reprojection) -> _Judged:
         """Weights by how far features are off, and by how well their landmarks are known."""
