@@ -17,11 +17,13 @@ from da3_ros.errors import PredictorError
 from da3_ros.evaluation.offline import OfflineRun
 from da3_ros.evaluation.record import Record
 from da3_ros.evaluation.trajectory import TrajectoryMetrics, evaluate
+from da3_ros.geometry import se3
 from da3_ros.predictors import open_predictor
 from da3_ros.slam.slam import Slam
+from da3_ros.slam.stamps import StampGate
 from da3_ros.sources import open_source
 from da3_ros.sources.held import HeldSource
-from da3_ros.types import Prediction, State, Truth, Window
+from da3_ros.types import Frame, Prediction, State, Truth, Window
 
 
 @lru_cache
@@ -247,6 +249,48 @@ def test_odometry_is_continuous_while_the_map_is_corrected():
     steps, true_steps = (np.linalg.norm(np.diff(x, axis=0), axis=1) for x in (np.stack(odometry), true))
     assert np.abs(steps - true_steps)[3:].max() < 0.05
     assert np.ptp(np.stack(corrections)[:, :3, 3], axis=0).max() > 1e-4
+
+
+def covered(frames: list[Frame], begin: int, end: int) -> list[Frame]:
+    """A hand before the lens."""
+    dark = np.full_like(frames[0].image, 3)
+    return [replace(f, image=dark) if begin <= i < end else f for i, f in enumerate(frames)]
+
+
+def late(frames: list[Frame], begin: int, seconds: float) -> list[Frame]:
+    """A camera that sends nothing for a while."""
+    return [replace(f, stamp_ns=f.stamp_ns + round(1e9 * seconds)) if i >= begin else f for i, f in enumerate(frames)]
+
+
+@pytest.mark.parametrize(
+    ("values", "harm"),
+    [
+        ({"simulated.break_windows": [20, 40]}, None),
+        ({"simulated.bad_windows": [20, 40]}, None),
+        ({}, lambda frames: covered(frames, 20, 42)),  # 1.5 s
+        ({}, lambda frames: late(frames, 30, 5.0)),
+    ],
+    ids=["scale breaks", "useless windows", "covered lens", "gap"],
+)
+def test_odometry_does_not_jump_where_something_goes_wrong(values, harm):
+    """No step is further off than its own sigma says, in any state."""
+    frames = list(world().frames)
+    config = configuration.updated(Config(), values)
+    slam, predictor, gate = Slam(config), open_predictor(config), StampGate(config.node)
+    before, far = None, []
+    for true, frame in zip(frames, harm(frames) if harm else frames, strict=True):
+        if cut := gate.judge(frame.stamp_ns, 0).cut:
+            slam.cut(cut)
+        estimate, _ = slam.process(frame, predictor)
+        T = true.truth.T_world_cam
+        if before is not None and State.INIT not in (estimate.state, before[0].state):
+            step = se3.inverse(before[0].T_odom_cam) @ estimate.T_odom_cam
+            off = se3.log(se3.inverse(se3.inverse(before[1]) @ T) @ step)
+            sigma = np.repeat([estimate.sigma_rotation, estimate.sigma_translation], 3)
+            far.append(float(np.sqrt(((off / sigma) ** 2).mean())))
+        before = estimate, T
+    assert len(far) >= 55
+    assert max(far) < 3
 
 
 def test_a_predictor_that_fails_costs_its_windows_only():

@@ -53,8 +53,8 @@ def figures(poses: Sequence[PoseCheck], metres: float | None) -> dict[str, float
         metres: per map unit; None where it is not known.
 
     Returns:
-        ``anees_map_rotation`` and ``anees_map_translation`` (Bar-Shalom et al., Estimation, 2001, section 5.4), and
-        ``anees_map``, all six together; empty without poses.
+        ``anees_rotation`` and ``anees_translation`` (Bar-Shalom et al., Estimation, 2001, section 5.4), and ``anees``,
+        all six together; empty without poses.
     """
     if not poses or metres is None:
         return {}
@@ -64,7 +64,7 @@ def figures(poses: Sequence[PoseCheck], metres: float | None) -> dict[str, float
     units = np.repeat([1.0, metres], 3)
     P = np.stack([p.covariance for p in poses]) * units[:, None] * units
     error = np.concatenate([turn, move], axis=1)
-    parts = {"anees_map_rotation": slice(0, 3), "anees_map_translation": slice(3, 6), "anees_map": slice(0, 6)}
+    parts = {"anees_rotation": slice(0, 3), "anees_translation": slice(3, 6), "anees": slice(0, 6)}
     return {name: _anees(error[:, part], P[:, part, part]) for name, part in parts.items()}
 
 

@@ -100,10 +100,10 @@ def table(summary: Summary) -> str:
     else:
         lines.append("no ground truth: no trajectory errors")
     if summary["odometry"]:
-        names = ("anees_rotation", "anees_translation")
-        values = "".join(f"{_number(summary['odometry'][name], '.2f'):>10}" for name in names)
         lines.append(f"{'':<26}{'rotation':>10}{'place':>10}")
-        lines.append(f"{'odometry, ANEES per frame':<26}{values}   1: sigmas are right")
+        lines.append(_anees_row("odometry, ANEES per frame", summary["odometry"]) + "   1: sigmas are right")
+        if summary["map_poses"]:
+            lines.append(_anees_row("pose in the map, ANEES", summary["map_poses"]))
     if summary["depth"]:
         lines += _depth_rows(summary)
     if summary["latency_ms"]:
@@ -115,6 +115,11 @@ def table(summary: Summary) -> str:
     lines.append(_row("drops", sum(dropped.values()), causes))
     lines += [f"note: {note}" for note in summary["notes"]]
     return "\n".join(lines)
+
+
+def _anees_row(name: str, figures: dict[str, float]) -> str:
+    values = (figures["anees_rotation"], figures["anees_translation"])
+    return f"{name:<26}" + "".join(f"{_number(value, '.2f'):>10}" for value in values)
 
 
 def _trajectory_rows(summary: Summary) -> list[str]:
