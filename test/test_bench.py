@@ -45,7 +45,9 @@ def test_memory_compares_the_end_with_the_start(monkeypatch):
     assert growth.frames == [10, 15, 20, 25, 30]
     assert min(growth.rss_mb) > 50
     assert f"{growth.percent:.2f} %" in lines[-1]
-    assert memory.Growth([1, 2, 3, 4], [100.0, 100.0, 100.0, 110.0]).percent == pytest.approx(10)
+    known = memory.Growth([1, 2, 3, 4], [100.0, 100.0, 100.0, 110.0], [20.0, 21.0, 22.0, 24.0])
+    assert known.percent == pytest.approx(10)
+    assert known.time_percent == pytest.approx(20)
 
 
 @pytest.mark.slow
