@@ -262,7 +262,18 @@ def test_the_pose_is_odometry_seen_from_the_map(tour):
     got = messages.matrix_of_pose(tour.pose[-1].pose.pose)
     # The correction may have moved on by one window since the last frame.
     np.testing.assert_allclose(got[:3, 3], last[:3, 3], atol=0.05)
-    assert list(tour.pose[-1].pose.covariance) == list(tour.bench.odometry[-1].pose.covariance)
+
+
+def test_the_pose_in_the_map_has_a_covariance_of_its_own(tour):
+    """Metres are claimed with 10 %, which is part of it and no part of odometry's."""
+    known = [np.reshape(m.pose.covariance, (6, 6)) for m in tour.pose]
+    known = [P for P in known if np.trace(P) < LOST_VARIANCE]
+    assert len(known) > 0.5 * len(tour.pose)
+    for P in known:
+        np.testing.assert_allclose(P, P.T, atol=1e-12)
+        assert np.linalg.eigvalsh(P).min() > 0
+    assert np.trace(known[-1]) < 0.1
+    assert list(tour.pose[-1].pose.covariance) != list(tour.bench.odometry[-1].pose.covariance)
 
 
 def test_tf_can_be_switched_off(bench, walk):
