@@ -333,9 +333,10 @@ def test_the_path_has_every_pose_at_its_own_stamp(tour, walk):
     assert [messages.stamp_ns(p.header.stamp) for p in path.poses] == [frame.stamp_ns for frame in walk[:COUNT]]
     assert {p.header.frame_id for p in path.poses} == {"map"}
     start = se3.inverse(walk[0].truth.T_world_cam)
+    # Early in a run metres rest on a few claims of 10 % each, and the camera moves by 0.6 m.
     for pose, frame in zip(path.poses, walk, strict=False):
         expected = T_FLU_OPTICAL @ start @ frame.truth.T_world_cam
-        np.testing.assert_allclose(messages.matrix_of_pose(pose.pose)[:3, 3], expected[:3, 3], atol=0.04)
+        np.testing.assert_allclose(messages.matrix_of_pose(pose.pose)[:3, 3], expected[:3, 3], atol=0.06)
 
 
 def cloud(message) -> np.ndarray:
