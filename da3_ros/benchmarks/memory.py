@@ -17,7 +17,9 @@ from da3_ros.slam.slam import Slam
 from da3_ros.sources import open_source
 
 SPEC = "world:1?frames={frames}&size=160x120"
-WARM_UP = 1000  # frames until caches, the first submaps and the allocator have settled
+WARM_UP = 2000  # frames until caches, the first submaps and the allocator have settled
+# Old views are kept up to a budget; with this one, which counts the truth that simulated views carry, they fill it early.
+BUDGET_MB = 16
 EVERY = 250
 
 
@@ -44,7 +46,7 @@ class Growth:
 
 def run(frames: int, say: Callable[[str], None]) -> Growth:
     """Measure the path of a recording: source, predictor, SLAM and map in one process."""
-    config = configuration.updated(Config(), {"simulated.width": 160})
+    config = configuration.updated(Config(), {"simulated.width": 160, "loops.memory_mb": BUDGET_MB})
     predictor, slam, world_map = open_predictor(config), Slam(config), Map(config.map)
     growth, process, busy = Growth([], [], []), psutil.Process(), 0.0
     for count, frame in enumerate(open_source(SPEC.format(frames=frames)), 1):
