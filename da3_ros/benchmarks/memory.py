@@ -18,7 +18,7 @@ from da3_ros.sources import open_source
 
 SPEC = "world:1?frames={frames}&size=160x120"
 WARM_UP = 2000  # frames until caches, the first submaps and the allocator have settled
-# Old views are kept up to a budget; with this one, which counts the truth that simulated views carry, they fill it early.
+# Old views are kept up to a budget, which counts the truth that simulated views carry; they fill this one early.
 BUDGET_MB = 16
 EVERY = 250
 
