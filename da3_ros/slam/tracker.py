@@ -29,6 +29,7 @@ _PATCHES = 15  # of landmarks whose depths are wrong alike
 _INDEPENDENT = 100  # depth errors are patch-correlated: more points than this add no information
 _MOST_MISSES = 5  # frames in a row in which a feature does not fit
 _FEWEST = 6  # features that fix a pose
+_SETTLED = 1e-5  # rad and chain units: far less than flow is off
 _ROUNDS_BEFORE = 2  # of Gauss-Newton, from a start that is off by little
 _NEAR = 1e-6  # a point nearer than this is behind the camera
 _MAX_SURPRISE_DEG = 45.0  # against the motion so far; more is a wrong minimum
@@ -343,7 +344,7 @@ class Tracker:
             judged = self._judge(features, at)
             step, hessian = _minimised(at, judged.weight)
             T = se3.exp(step) @ T
-            if np.abs(step).max() < 1e-6:
+            if np.abs(step).max() < _SETTLED:
                 break
         inlier = judged.inlier
         count = max(float(inlier.sum()), 1.0)
