@@ -20,7 +20,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "are by measured depth, by odometry and by the predictor (twenty minutes). imu: drift of roll and "
         "pitch with and without an IMU, the predictor's poses as usual and coarse (twenty minutes). slam: "
         "the ablation, every method and every part of ours on the same predictions (an hour; --seeds and "
-        "--frames shorten it). memory: resident memory over 5,000 frames (two minutes). cameras: cameras "
+        "--frames shorten it). memory: memory and time per frame over 5,000 frames (two minutes). cameras: cameras "
         "from rays, error and time (a few seconds). network: windows of Depth Anything 3 in stages, against "
         "the official code, with random weights (three minutes). node: what the live ROS 2 node adds to a "
         "prediction (two minutes).",

@@ -8,7 +8,7 @@ from da3_ros.ros.counters import Stopwatch
 from da3_ros.slam.slam import Slam
 from da3_ros.types import Integration, Prediction
 
-_REFINED = "adjust"  # the step that windows of keyframes have, and no others
+_REFINED = "join"  # the step that windows of keyframes have, and no others
 
 
 class Joining:

@@ -24,6 +24,7 @@ from da3_ros.types import FloatArray, ImageArray
 
 _COARSE = 4  # the drawing's geometry is computed at 1 / this size
 _LK = {"winSize": (15, 15), "maxLevel": 0, "criteria": (3, 20, 0.01), "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+_AT_ONCE = 1000  # patches; OpenCV remaps images of fewer than 32768 rows
 _PATCH = 24  # px, side of what is drawn of a landmark: the flow's window, its gradients, and some pixels to move in
 _ROUNDS = 3  # of Newton's method, to find what pixel of the drawing shows a landmark
 _REACH = 1.5  # px, over which the drawing's Jacobian is measured
@@ -74,11 +75,12 @@ class Drawings:
         drawn, good = self._drawn(image, pixels_old, pixels_new)
         found = pixels_new.copy()
         room = (new.shape[1] // _PATCH) * (new.shape[0] // _PATCH)  # the flow wants both its images of one size
-        for first in range(0, len(image), room):
+        for first in range(0, len(image) if room else 0, max(room, 1)):
             some = slice(first, first + room)
             sheet, start = self._sheet(new.shape, image[some], drawn[some])
             found[some], matched = _matched(sheet, start, new, pixels_new[some])
             good[some] &= matched
+        good &= room > 0
         return np.where(good[:, None], found, pixels_new), good
 
     def _drawn(self, image: Index, pixels_old: Array, about: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -118,16 +120,17 @@ class Drawings:
         row, column = np.divmod(np.arange(len(image)), columns)
         for k in np.unique(image):
             own = np.flatnonzero(image == k)
-            grid = np.empty((len(own), _PATCH, _PATCH, 2), np.float32)
-            grid[..., 0], grid[..., 1] = x[own, None, :], y[own, :, None]
             known = np.nan_to_num(self._shown[k], nan=_NOWHERE)
-            shown = cv2.remap(
-                known, grid.reshape(-1, _PATCH, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            patches = cv2.remap(self._old[k], shown, None, cv2.INTER_LINEAR).reshape(-1, _PATCH, _PATCH)
-            for i, patch in zip(own, patches, strict=True):
-                top, left = row[i] * _PATCH, column[i] * _PATCH
-                sheet[top : top + _PATCH, left : left + _PATCH] = patch
+            for some in np.split(own, np.arange(_AT_ONCE, len(own), _AT_ONCE)):
+                grid = np.empty((len(some), _PATCH, _PATCH, 2), np.float32)
+                grid[..., 0], grid[..., 1] = x[some, None, :], y[some, :, None]
+                shown = cv2.remap(
+                    known, grid.reshape(-1, _PATCH, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                )
+                patches = cv2.remap(self._old[k], shown, None, cv2.INTER_LINEAR).reshape(-1, _PATCH, _PATCH)
+                for i, patch in zip(some, patches, strict=True):
+                    top, left = row[i] * _PATCH, column[i] * _PATCH
+                    sheet[top : top + _PATCH, left : left + _PATCH] = patch
         return sheet, np.stack([column, row], axis=1) * _PATCH + _PATCH // 2 + (drawn - middle)
 
 

@@ -33,9 +33,9 @@ def step_of_seam(keyframe: Keyframe, seam: Seam, *, first: bool) -> Step:
     A shared view is off its consensus by its own error and by that of the keyframe on the chain, and a step by those of
     its two ends: as much.  Only the ``first`` keyframe of a window has the seam's error of scale.
     """
-    reach = keyframe.depth.median() if keyframe.depth is not None else 1.0
+    reach = _reach(keyframe)
     if keyframe.weak:
-        return Step(_WEAK.rotation, _WEAK.translation * reach, _WEAK.log_scale)
+        return step_of_weak(keyframe)
     turn, shift = (
         off / robust.MEDIAN_LENGTH if np.isfinite(off) else 0.0 for off in (np.deg2rad(seam.rotation_deg), seam.centre)
     )
@@ -45,6 +45,15 @@ def step_of_seam(keyframe: Keyframe, seam: Seam, *, first: bool) -> Step:
         float(np.hypot(shift, _LEAST_SHIFT)) * reach,
         float(max(stretch, _LEAST_STRETCH)),
     )
+
+
+def step_of_weak(keyframe: Keyframe) -> Step:
+    """Errors of the way to a keyframe behind a weak link: hardly anything is known of it."""
+    return Step(_WEAK.rotation, _WEAK.translation * _reach(keyframe), _WEAK.log_scale)
+
+
+def _reach(keyframe: Keyframe) -> float:
+    return keyframe.depth.median() if keyframe.depth is not None else 1.0
 
 
 class Certainty:

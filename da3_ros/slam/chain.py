@@ -10,7 +10,7 @@ import numpy as np
 from da3_ros.config import Config
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
-from da3_ros.slam.certainty import Certainty, step_of_seam
+from da3_ros.slam.certainty import Certainty, step_of_seam, step_of_weak
 from da3_ros.slam.graph import Nodes, PoseGraph, Solution
 from da3_ros.slam.keyframe import Depth, Keyframe, Step
 from da3_ros.slam.levelling import Levelling
@@ -58,6 +58,8 @@ class Chain:
                 index, frame, frame.id, frame.stamp_ns, T, T_map_cam, depth, submap, scale, len(self.scale) - 1, weak
             )
             keyframe.gravity = tracked.gravity
+            if weak:
+                keyframe.step = step_of_weak(keyframe)
             weak = False  # only the first keyframe lies behind the weak link
             self.keyframes.append(keyframe)
             self.active.append(keyframe)
@@ -153,8 +155,10 @@ class Chain:
             return solution.T_map_cam, solution.scale
         chain = np.stack([k.T_chain_cam for k in self.keyframes])
         scale = np.exp(self.scale.smoothed()[[k.scale_row for k in self.keyframes]])
-        # Chain and map have the same axes: a step keeps its direction and takes its keyframe's scale.
-        steps = np.diff(chain[:, :3, 3], axis=0) * scale[1:, None]
+        # A step keeps its direction as seen from where it begins, which gravity may have turned in the map, and takes
+        # its keyframe's scale.
+        in_camera = se3.inverse(chain[:-1]) @ chain[1:]
+        steps = (T[:-1, :3, :3] @ in_camera[:, :3, 3:])[:, :, 0] * scale[1:, None]
         T[:, :3, 3] = T[0, :3, 3] + np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
         return T, scale
 

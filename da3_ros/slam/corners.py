@@ -43,6 +43,7 @@ def find(
     across = max(round(width / _CLEAR), 1)
     clear = cv2.erode(mask, np.ones((across, across), np.uint8))
     pixels = _corners(gray, wanted, spacing, clear)
+    pixels = pixels[_stripes(gray, pixels)[0] < _STRIPES]
     if len(pixels) + len(followed) < tracker.min_inliers:  # foliage: better such features than none
         pixels = _corners(gray, wanted, spacing, mask)
     log_z = sample(depth, pixels, (width, height))
@@ -56,9 +57,7 @@ def _corners(gray: ImageArray, wanted: int, spacing: float, mask: np.ndarray) ->
     corners = cv2.goodFeaturesToTrack(gray, wanted, _QUALITY, spacing, mask=mask)
     if corners is None:
         return np.zeros((0, 2))
-    pixels = corners.reshape(-1, 2).astype(float)
-    ratio, _ = _stripes(gray, pixels)
-    return pixels[ratio < _STRIPES]
+    return corners.reshape(-1, 2).astype(float)
 
 
 def textures(gray: ImageArray, pixels: Array) -> Array:

@@ -152,8 +152,7 @@ class PoseGraph:
         at = [found.atSimilarity3(i) for i in range(len(supports))]
         T_map, scale = chain.spread(nodes, supports, at)
         distances = np.sqrt([2 * tie.error(found) for tie in ties])
-        newest = gtsam.Marginals(factors, found).marginalCovariance(len(supports) - 1)
-        return Solution(T_map, scale, distances, float(factors.error(found)), np.asarray(newest))
+        return Solution(T_map, scale, distances, float(factors.error(found)), _covariance(factors, found, len(at) - 1))
 
 
 def drift(nodes: Nodes, a: int, b: int) -> tuple[float, float]:
@@ -251,6 +250,16 @@ class _Segments:
         T_map[k, 3] = (0, 0, 0, 1)
         scale[k] = size * np.exp(own[:, 6])
         return T_map, scale
+
+
+def _covariance(factors: Any, found: Any, node: int) -> Array:
+    """Of a node (7, 7); NaN where the graph has no solution, which shows in the poses too."""
+    import gtsam
+
+    try:
+        return np.asarray(gtsam.Marginals(factors, found).marginalCovariance(node), float)
+    except RuntimeError:
+        return np.full((7, 7), np.nan)
 
 
 def _add_claims(factors: Any, nodes: Nodes, supports: NDArray[np.int64]) -> None:

@@ -20,7 +20,9 @@ from da3_ros.types import Frame
 
 _SPAN_NS = 1_000_000_000  # between keyframes whose turns teach the bias
 _PATIENCE_NS = 10_000_000_000  # samples that are this late will not come
-_TURN = np.deg2rad(5.0)  # turns this large are compared; less may be bias
+_TURN = np.deg2rad(5.0)  # turns this large, and larger than bias makes in their time, are compared
+_BIASES = 2.0  # sigma
+_SPELL = 2.0  # s; a turn that takes longer is told from bias no better
 _COMPARED = 15  # that are remembered: what cameras see errs for a moment too
 _FEWEST = 3  # that make a doubt
 _RIGHT, _WRONG = 0.3, 0.5  # share of a turn by which seen and integrated differ
@@ -38,6 +40,7 @@ class Inertia:
         self._felt_ns: int | None = None  # of the latest frame that gravity is known at
         self._settled: Keyframe | None = None  # the last one that taught the bias
         self._seen, self._integrated = np.eye(3), np.eye(3)  # since turns were compared last
+        self._spell = 0.0  # s, since then
         self._differences: deque[float] = deque(maxlen=_COMPARED)
 
     @property
@@ -103,21 +106,31 @@ class Inertia:
     def tracked(self, step: Array | None) -> None:
         """The frame was seen to have moved by a step (4, 4); None where it was not seen well enough to be compared."""
         if step is None or self._motion is None:
-            self._seen, self._integrated = np.eye(3), np.eye(3)
+            self._compare_anew()
             return
+        self._spell += self._motion.seconds
         self._seen, self._integrated = self._seen @ step[:3, :3], self._integrated @ self._motion.rotation
         turn = max(float(se3.rotation_angle(R)) for R in (self._seen, self._integrated))
-        if turn > _TURN:
+        if turn > _TURN + _BIASES * self._bias.sigma * self._spell:
             self._differences.append(float(se3.rotation_angle(self._seen.T @ self._integrated)) / turn)
-            self._seen, self._integrated = np.eye(3), np.eye(3)
+            self._compare_anew()
+        elif self._spell > _SPELL:
+            self._compare_anew()
 
-    def settled(self, keyframe: Keyframe) -> None:
-        """A keyframe will not be adjusted any more: the way to it from one a while before tells how the gyro errs."""
+    def _compare_anew(self) -> None:
+        self._seen, self._integrated = np.eye(3), np.eye(3)
+        self._spell = 0.0
+
+    def settled(self, keyframe: Keyframe, *, weak: bool) -> None:
+        """A keyframe will not be adjusted any more: the way to it from one a while before tells how the gyro errs.
+
+        ``weak`` says that a weak link lies on the way from the one that was heard of last.
+        """
         last = self._settled
-        if last is not None and not keyframe.weak and keyframe.stamp_ns - last.stamp_ns < _SPAN_NS:
+        if last is not None and not weak and keyframe.stamp_ns - last.stamp_ns < _SPAN_NS:
             return
         self._settled = keyframe
-        if last is None or keyframe.weak or not self.sure:
+        if last is None or weak or not self.sure:
             return
         motion = self._imu.between(last.stamp_ns, keyframe.stamp_ns, self._bias.value)
         if motion is not None:

@@ -46,6 +46,7 @@ class Levelling:
         there = R_map_cam @ gravity.up
         if self.up is None:
             self.up = there
+            self._covariance[1, 1] = gravity.sigma**2
         return se3.exp_so3(se3.turning(there, self.up)) @ R_map_cam
 
     def hear(self, keyframe: Keyframe) -> tuple[Array, float]:
@@ -59,13 +60,12 @@ class Levelling:
         gravity = keyframe.gravity
         if gravity is None:
             return np.eye(3), 1.0
-        first = not self._last_ns
         since_s = (keyframe.stamp_ns - self._last_ns) * 1e-9
         self._last_ns = keyframe.stamp_ns
         # Estimates that share their past count as one: with a memory this long, so much of each is new.
         keyframe.up_sigma = gravity.sigma * float(np.sqrt(1 + 2 * gravity.memory_s / max(since_s, 1e-3)))
         there = keyframe.T_map_cam[:3, :3] @ gravity.up
-        if first or self.up is None:  # it is level by definition, and the vertical as well known as here
+        if self.up is None:  # it is level by definition, and the vertical as well known as here
             self.up, self._covariance = there, np.diag([0.0, gravity.sigma**2])
             return np.eye(3), 1.0
         tilted = self._covariance[0, 0]

@@ -243,7 +243,8 @@ class Loops:
         chain.graph.thin(_MOST_LOOPS)
         solution = chain.graph.solve(nodes, furthest=self._config.loops.sigmas)
         yield "solve"
-        if not (np.isfinite(solution.T_map_cam).all() and np.isfinite(solution.scale).all()):
+        found = solution.T_map_cam, solution.scale, solution.covariance
+        if not all(np.isfinite(values).all() for values in found):
             chain.graph.loops = before
             self.refused.append("the graph has no solution with it")
             return False

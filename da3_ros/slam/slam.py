@@ -81,6 +81,7 @@ class Slam:
         self._weak_since: int | None = None
         self._was_lost = False  # since the last keyframe: nothing but a prediction ties the next one to it
         self._last_keyframe_ns = 0
+        self._released = 0  # keyframes that are not adjusted any more
         self._segment = 0
         self._segment_out = 0  # of the window that is out
 
@@ -407,11 +408,14 @@ class Slam:
                 rotation, sigma = turned
                 step = last.T_chain_cam[:3, :3].T @ keyframe.T_chain_cam[:3, :3]
                 keyframe.step = keyframe.step.measured(float(se3.rotation_angle(rotation.T @ step)), sigma)
+        for keyframe in placed[:-1]:
+            keyframe.gravity = None  # what they are turned by would have to turn those after them: the last one speaks
         for keyframe in placed:
             self._chain.level(keyframe)
-        left = len(self._chain.keyframes) - len(self._chain.active)
+        left = self._chain.keyframes[self._released : -len(self._chain.active)]
+        self._released += len(left)
         if left:
-            self._inertia.settled(self._chain.keyframes[left - 1])
+            self._inertia.settled(left[-1], weak=any(keyframe.weak for keyframe in left))
         self._correct_odometry()
 
     def _place_live(self, request: Request, T_chain_cam: Array, depth: Depth) -> None:

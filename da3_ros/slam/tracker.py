@@ -30,7 +30,9 @@ _INDEPENDENT = 100  # depth errors are patch-correlated: more points than this a
 _MOST_MISSES = 5  # frames in a row in which a feature does not fit
 _FEWEST = 6  # features that fix a pose
 _SETTLED = 1e-5  # rad and chain units: far less than flow is off
-_ROUNDS_BEFORE = 2  # of Gauss-Newton, from a start that is off by little
+_NEARLY = 1e-3  # a last round that moves more has not come to its end
+_ROUNDS_BEFORE = 6  # of Gauss-Newton, from a start that is mostly off by little
+_UNTOLD = 0.1  # sigma of a pose that nothing tells, rad and chain units
 _NEAR = 1e-6  # a point nearer than this is behind the camera
 _MAX_SURPRISE_DEG = 45.0  # against the motion so far; more is a wrong minimum
 
@@ -39,10 +41,10 @@ _MAX_SURPRISE_DEG = 45.0  # against the motion so far; more is a wrong minimum
 class Sigma:
     """1-sigma per axis of rotations, rad, and translations, chain units."""
 
-    rotation: float = 0.1
-    translation: float = 0.1
-    step_rotation: float = 0.1  # since the frame before: errors of landmarks are the same in both
-    step_translation: float = 0.1
+    rotation: float = _UNTOLD
+    translation: float = _UNTOLD
+    step_rotation: float = _UNTOLD  # since the frame before: errors of landmarks are the same in both
+    step_translation: float = _UNTOLD
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -328,6 +330,10 @@ class Tracker:
             at = _Reprojection(self._camera, before, T_cam_ref)
             step, hessian = _minimised(at, weight * (at.z > _NEAR))
             T_cam_ref = se3.exp(step) @ T_cam_ref
+            if np.abs(step).max() < _SETTLED:
+                break
+        if not np.abs(step).max() < _NEARLY or not weight.any():  # these landmarks do not tell
+            return self._T_ref_cam, np.eye(6) * _UNTOLD**2
         apart = now.d_point @ now.rotation - at.d_point @ at.rotation
         pull = np.swapaxes(at.jacobian * weight[:, None, None], 1, 2) @ apart  # (N, 6, 3)
         alike = max(len(features) / _PATCHES, 1.0)
