@@ -51,6 +51,11 @@ class DepthDesk:
         """Whether there is work."""
         return bool(self._sights)
 
+    @property
+    def full(self) -> bool:
+        """The next to be added makes the oldest give way."""
+        return len(self._sights) == self._sights.maxlen
+
     def add(self, body: Body, sight: Sight | None) -> None:
         """Have depth warped to a frame; when too many wait the oldest gives way."""
         if sight is not None:

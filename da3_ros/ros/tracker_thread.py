@@ -173,6 +173,8 @@ class TrackerThread(threading.Thread):
             self._on_prediction(item)
         elif item is not None:
             item()
+        if self._depth.full:  # while a window is joined depth waits, but none is given up for that
+            self._depth.work()
         self._join()
         self._request()
         self._publish_path()
