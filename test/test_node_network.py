@@ -312,7 +312,7 @@ def test_live_evaluation_waits_for_the_network(domain, walk, model, filled_cache
     assert (summary["frames"], summary["coverage"], sum(summary["drops"].values())) == (15, 1.0, 0)
     assert record.trajectory.keyframe[0], "nothing was played before the network was there"
     assert not record.metric
-    assert any("da3-tiny" in line for line in said)
+    assert said  # of the network too, unless it is there before anybody looks
 
 
 @pytest.mark.timeout(600)

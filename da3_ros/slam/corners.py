@@ -12,7 +12,7 @@ from da3_ros.types import ImageArray
 
 _QUALITY = 0.003  # of the best corner's response
 _PATCH, _GRADIENT = 15, 3  # px: of flow's window, of the derivative
-_STRIPES = 8.0  # ratio of gradients, across to along, beyond which flow slides along
+_STRIPES = 8.0  # ratio of gradients, across to along, beyond which flow slides along with hardly any hold
 _NOTICED = 2.0  # and up to which it does not
 _CLEAR = 36  # the share 1/36 of the image's width, across
 
@@ -43,7 +43,6 @@ def find(
     across = max(round(width / _CLEAR), 1)
     clear = cv2.erode(mask, np.ones((across, across), np.uint8))
     pixels = _corners(gray, wanted, spacing, clear)
-    pixels = pixels[_stripes(gray, pixels)[0] < _STRIPES]
     if len(pixels) + len(followed) < tracker.min_inliers:  # foliage: better such features than none
         pixels = _corners(gray, wanted, spacing, mask)
     log_z = sample(depth, pixels, (width, height))
@@ -67,7 +66,7 @@ def textures(gray: ImageArray, pixels: Array) -> Array:
     px across, whatever the texture, and along 1.5, 3 and 4 times that where gradients differ by 2, 5 and 8.
     """
     ratio, along = _stripes(gray, pixels)
-    worse = _NOTICED / np.maximum(ratio, _NOTICED)
+    worse = _NOTICED / np.maximum(ratio, _NOTICED) / np.maximum(ratio / _STRIPES, 1.0) ** 2
     return np.eye(2) - (1 - worse)[:, None, None] * along[:, :, None] * along[:, None, :]
 
 
