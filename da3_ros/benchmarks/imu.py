@@ -49,8 +49,7 @@ def run(seeds: Sequence[int], say: Callable[[str], None], spec: str = SPEC) -> l
     say(HEAD)
     rows = []
     for seed in seeds:
-        world = open_source(spec.format(seed=seed))
-        source = HeldSource(list(world), world.name)  # rendered once
+        source = HeldSource.of(open_source(spec.format(seed=seed)))
         for name, values in ROWS:
             for imu in (False, True):
                 rows.append(_measure(source, seed, name, imu, values))

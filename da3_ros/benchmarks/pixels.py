@@ -49,8 +49,7 @@ def run(count: int, say: Callable[[str], None], spec: str = SPEC) -> list[Row]:
     say(HEAD)
     rows = []
     for seed in HELD_OUT_SEEDS[:count]:
-        world = open_source(spec.format(seed=seed))
-        source = HeldSource(list(world), world.name)  # rendered once
+        source = HeldSource.of(open_source(spec.format(seed=seed)))
         started = time.perf_counter()
         record = run_method(source, configuration.updated(Config(), {"seed": seed, "predictor": PREDICTOR}))
         took = time.perf_counter() - started

@@ -61,8 +61,7 @@ def run(seeds: Sequence[int], say: Callable[[str], None], spec: str = SPEC) -> l
     say(HEAD)
     rows = []
     for seed in seeds:
-        world = open_source(spec.format(seed=seed))
-        source = HeldSource(list(world), world.name)  # rendered once
+        source = HeldSource.of(open_source(spec.format(seed=seed)))
         for name, values in ROWS:
             record = run_method(source, configuration.updated(Config(), {"seed": seed, **values}))
             assert record.truth is not None, "worlds know the truth"

@@ -62,8 +62,7 @@ def run(seeds: int, frames: int, motions: Path | None, say: Callable[[str], None
     """
     scores: dict[str, list[Score]] = {name: [] for name, _, _ in ROWS}
     for number, spec in enumerate(_specs(seeds, frames, motions)):
-        world = open_source(spec)
-        source = HeldSource(list(world), world.name)  # rendered once
+        source = HeldSource.of(open_source(spec))
         for name, method, values in ROWS:
             scores[name].append(_score(source, number, method, values))
         say(f"{spec}: " + ", ".join(f"{name} {1e3 * found[-1].causal:.1f}" for name, found in scores.items()))

@@ -72,8 +72,7 @@ def run(seeds: Sequence[int], say: Callable[[str], None]) -> list[Row]:
 
 def measure(seed: int) -> Row:
     """One world, three runs."""
-    world = open_source(SPEC.format(seed=seed))
-    source = HeldSource(list(world), world.name)  # rendered once
+    source = HeldSource.of(open_source(SPEC.format(seed=seed)))
     config = configuration.updated(Config(), {"seed": seed})
     ours, free = run_method(source, config), run_method(source, config, "free_sim3")
     # Every window places keyframes: a live window that is refused would cost nothing, nor one that compares places.

@@ -11,6 +11,8 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.types import Estimate, State
 
+_TRACKED = (State.TRACKING, State.RELOCALISED)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoseCheck:
@@ -38,9 +40,6 @@ class PoseChecks:
                 self._T_first_world = se3.inverse(T_world_cam)
         elif self._T_first_world is not None and estimate.covariance is not None and estimate.state in _TRACKED:
             self.found.append(PoseCheck(estimate.T_map_cam, self._T_first_world @ T_world_cam, estimate.covariance))
-
-
-_TRACKED = (State.TRACKING, State.RELOCALISED)
 
 
 def figures(poses: Sequence[PoseCheck], metres: float | None) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""The thread that owns Slam: every frame gets a pose at once, predictions are joined step by step as they come.
+"""The thread that owns Slam: every frame gets a pose at once, predictions are joined as they come.
 
-A frame waits for one step of an integration at most, and each frame is followed by one, so that neither starves.  Depth
-is what it does when no frame waits for its pose and nothing is being joined (``DepthDesk``).
+A frame waits for an integration for a tenth of a second at most; then it is tracked, and the rest follows it, so that
+neither starves.  Depth is what it does when no frame waits for its pose and nothing is being joined (``DepthDesk``).
 """
 
 from __future__ import annotations

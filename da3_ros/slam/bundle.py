@@ -173,15 +173,15 @@ def adjusting(bundle: Bundle, rounds: int = 5) -> Steps[Adjusted]:
             if damping > _MOST_DAMPING:
                 break
     yield "adjust"
-    state = linear.state
+    state, reduced = linear.state, linear.reduced(0.0)
     return Adjusted(
         state.T_cam_chain,
         state.log_scale,
         state.points,
-        np.moveaxis(_inverted(linear.point_information()), -1, 0),
+        np.moveaxis(reduced.inverse, -1, 0),
         linear.direction_error[state.seen.keyframe, state.seen.point],
         linear.between_error,
-        linear.covariance(),
+        _covariance(state.free, reduced.S),
     )
 
 
@@ -251,12 +251,7 @@ class _Linear:
         out[:, _POSE] = self._root[free] * self._residual[free]
         return out
 
-    def point_information(self) -> Array:
-        """Information (3, 3, L) of the points given the poses."""
-        point = self._to_points()
-        return _regular(_products(point, point).sum(axis=0), 0.0)
-
-    def _reduced(self, damping: float) -> _Reduced:
+    def reduced(self, damping: float) -> _Reduced:
         """The damped normal equations of the free keyframes, the points eliminated."""
         pose, point = self._to_keyframes(), self._to_points()
         count, points = len(pose), pose.shape[-1]
@@ -275,19 +270,9 @@ class _Linear:
         S[np.diag_indices_from(S)] += damping * np.diag(H) + 1e-9
         return _Reduced(S, g_pose - W_inverse @ g_point.ravel(), W, inverse, g_point)
 
-    def covariance(self) -> Array:
-        """Of the keyframes (K, 7, K, 7), whatever the points; 0 where they hold still."""
-        count = len(self.state.free)
-        out = np.zeros((count, _POSE, count, _POSE))
-        S = self._reduced(0.0).S
-        out[np.ix_(self._free, np.arange(_POSE), self._free, np.arange(_POSE))] = np.linalg.pinv(
-            S, hermitian=True
-        ).reshape(len(self._free), _POSE, len(self._free), _POSE)
-        return out
-
     def stepped(self, damping: float) -> _Linear | None:
         """The state after one damped step; None where there is no such step."""
-        state, reduced = self.state, self._reduced(damping)
+        state, reduced = self.state, self.reduced(damping)
         try:
             step = np.linalg.solve(reduced.S, -reduced.b)
         except np.linalg.LinAlgError:
@@ -320,6 +305,14 @@ class _Linear:
         rows = jacobian[:, :, free].reshape(6 * len(residual), len(gradient))
         H += rows.T @ rows
         gradient += (root[:, 0] * residual).ravel() @ rows
+
+
+def _covariance(free: NDArray[np.bool_], S: Array) -> Array:
+    """Of the keyframes (K, 7, K, 7), whatever the points, of normal equations S; 0 where they hold still."""
+    count, rows = len(free), np.flatnonzero(np.repeat(free, _POSE))
+    out = np.zeros((count * _POSE, count * _POSE))
+    out[np.ix_(rows, rows)] = np.linalg.pinv(S, hermitian=True)
+    return out.reshape(count, _POSE, count, _POSE)
 
 
 def _by_texture(texture: Array, errors: Array) -> Array:

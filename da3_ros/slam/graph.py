@@ -15,8 +15,9 @@ scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Loop:
     sigma: Array  # (3,) rotation (rad per axis), translation (chain units of b), log scale
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """Where the keyframes are, given everything."""
 
@@ -76,7 +77,12 @@ class Solution:
     scale: Array  # (K,) map units per chain unit
     distances: Array  # (L,) of each loop from the solution, in sigma (Mahalanobis)
     cost: float  # half the sum of squared whitened residuals
-    covariance: Array  # (7, 7) of the newest keyframe, ``S_map_kf exp(xi)``: rotation, translation (chain units), scale
+    marginal: Callable[[], Array]  # computes ``covariance``
+
+    @cached_property
+    def covariance(self) -> Array:
+        """(7, 7) of the newest keyframe, ``S_map_kf exp(xi)``: rotation, translation (chain units), log scale."""
+        return self.marginal()
 
 
 class PoseGraph:
@@ -152,7 +158,8 @@ class PoseGraph:
         at = [found.atSimilarity3(i) for i in range(len(supports))]
         T_map, scale = chain.spread(nodes, supports, at)
         distances = np.sqrt([2 * tie.error(found) for tie in ties])
-        return Solution(T_map, scale, distances, float(factors.error(found)), _covariance(factors, found, len(at) - 1))
+        marginal = partial(_covariance, factors, found, len(at) - 1)
+        return Solution(T_map, scale, distances, float(factors.error(found)), marginal)
 
 
 def drift(nodes: Nodes, a: int, b: int) -> tuple[float, float]:

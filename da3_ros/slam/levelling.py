@@ -24,8 +24,6 @@ from da3_ros.slam.graph import Vertical
 from da3_ros.slam.gravity import Gravity
 from da3_ros.slam.keyframe import Keyframe
 
-_GAP = np.deg2rad(45.0)  # rad per axis, of the step behind a weak link
-
 
 class Levelling:
     """Keeps the newest keyframe level."""
@@ -56,7 +54,7 @@ class Levelling:
             (3, 3) turn of the keyframe in the map's axes that makes it level, as far as gravity is to be believed, and
             the share of the variance of its tilt that is left.
         """
-        self._covariance[0, 0] += max(keyframe.step.rotation, _GAP if keyframe.weak else 0.0) ** 2
+        self._covariance[0, 0] += keyframe.step.rotation**2
         gravity = keyframe.gravity
         if gravity is None:
             return np.eye(3), 1.0

@@ -108,10 +108,10 @@ class Placing:
         gray, camera, landmarks = tracked.gray, _camera(keyframe, tracked), self._refinement.landmarks
         points, covariance = in_camera(se3.inverse(keyframe.T_chain_cam), landmarks.points, landmarks.covariance)
         self._tracker.refer(camera, T_ref_latest, landmarks.ids, points, covariance, landmarks.texture)
-        texture = landmarks.texture
         rows, pixels = landmarks.rows(new.ids), new.pixels.astype(np.float32)
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
-        self._tracker.add(gray, Features(new.ids, points[rows], covariance[rows], texture[rows], pixels, alive, misses))
+        known = points[rows], covariance[rows], landmarks.texture[rows]
+        self._tracker.add(gray, Features(new.ids, *known, pixels, alive, misses))
 
     def _observe(self, keyframe: Keyframe, tracked: Tracked) -> tuple[Ids, Array]:
         """Where the keyframe saw landmarks (N,): aside of where flow had brought them by pixels (N, 2)."""

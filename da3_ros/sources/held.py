@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from da3_ros.types import Frame
+from da3_ros.types import Frame, Source
 
 
 class HeldSource:
@@ -14,6 +14,11 @@ class HeldSource:
         """Take the frames, in time order."""
         self.name = name
         self.frames = frames
+
+    @classmethod
+    def of(cls, source: Source) -> HeldSource:
+        """All frames of a source, rendered or decoded once."""
+        return cls(list(source), source.name)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
