@@ -227,7 +227,7 @@ def test_parts_of_the_loss_by_hand():
     certainty = (0 + 3 - 0.2 * np.log(3) + 2 * 2 - 0.2 * np.log(2)) / 3
     assert float(loss.certainty_loss(c, error, valid, 0.2)) == pytest.approx(certainty)
     ray, zero = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), torch.zeros(6)
-    assert float(loss.weighted_ray_error(ray, zero)) == pytest.approx(0.1 + 0.2 + 0.9 + 15 / 6)
+    assert float(loss.weighted_ray_error(ray, zero)) == pytest.approx(0.1 + 0.2 + 0.9 + 15 / 2)
     camera = torch.tensor([[7.0, 0, 0, 0, 0, 0, 0, 0.1, 0.3]])
     assert float(loss.camera_loss(camera, torch.zeros(1, 9))) == pytest.approx(1 + 0.3 * 0.2)
 

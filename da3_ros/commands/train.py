@@ -13,6 +13,7 @@ from da3_ros.commands import options
 from da3_ros.errors import OutputError
 
 if TYPE_CHECKING:
+    from da3_ros.model.network import Network
     from da3_ros.training.config import TrainingConfig
     from da3_ros.training.state import State
     from da3_ros.training.trainer import Log, Trainer
@@ -36,6 +37,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add("--out", type=Path, default=Path("training"), metavar="DIR", help="folder of the run (default training)")
     add("--config", type=Path, metavar="FILE", help="YAML of what differs from the defaults (--defaults shows them)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
+    add("--start", type=Path, metavar="DIR", help="start a run from the weights in this folder, of a da3-tiny")
     add("--minutes", type=float, metavar="N", help="stop after so many minutes of training")
     add("--steps", type=int, metavar="N", help="stop at this step (default: the end of the schedule)")
     add("--worlds-only", action="store_true", help="render the worlds that are missing, and stop")
@@ -82,8 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
     saved = states.load(out / states.STATE) if arguments.resume else None
     if saved is None and (out / states.STATE).exists():
         raise OutputError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
+    options.require(
+        arguments.start is None or saved is None, "--start begins a run and --resume goes on with one; give one of them"
+    )
+    start = None if arguments.start is None else _trained(arguments.start)
     trained, judged = _worlds(out, config)
-    _train(arguments, config, saved, trained, judged)
+    _train(arguments, config, saved or start, trained, judged)
     return 0
 
 
@@ -130,7 +136,7 @@ def _teach(out: Path, config: TrainingConfig, arguments: argparse.Namespace) -> 
 def _train(
     arguments: argparse.Namespace,
     config: TrainingConfig,
-    saved: State | None,
+    begun: State | Network | None,
     worlds: list[CachedWorld],
     judged: list[CachedWorld],
 ) -> None:
@@ -139,12 +145,14 @@ def _train(
 
     from da3_ros.config import dump
     from da3_ros.files import write_atomic
+    from da3_ros.model.network import Network
     from da3_ros.model.presets import TINY
     from da3_ros.training import state as states
     from da3_ros.training.trainer import Log, Trainer, Until
 
     out: Path = arguments.out
-    trainer = Trainer(config, TINY, worlds)
+    saved = begun if isinstance(begun, states.State) else None
+    trainer = Trainer(config, TINY, worlds, begun if isinstance(begun, Network) else None)
     log = Log(out)
     if saved is not None:
         trainer.resume(saved)
@@ -174,6 +182,18 @@ def _train(
     _say(
         f"{'interrupted' if stopped else 'stopped'} at step {trainer.step}; go on with: da3 train --resume --out {out}"
     )
+
+
+def _trained(folder: Path) -> Network:
+    """The any-view network of a folder."""
+    from da3_ros.errors import ModelError
+    from da3_ros.model.checkpoint import load
+    from da3_ros.model.network import Network
+
+    network = load(folder).network
+    if not isinstance(network, Network):
+        raise ModelError(f"{network.preset.name} looks at one view at a time; --start takes a da3-tiny")
+    return network
 
 
 def _judge(out: Path, trainer: Trainer, log: Log, judged: list[CachedWorld]) -> None:

@@ -32,8 +32,8 @@ from da3_ros.training.readouts import Read
 _FOV = 0.3
 # Of a ray's direction and origin; they sum up to 1.  A small turn moves all directions sideways, as a shift of the
 # principal point does, and tells itself from that only by how their third component changes over the image.  Origins
-# are small numbers.
-_RAY_WEIGHTS = (0.1, 0.1, 0.3, 1 / 6, 1 / 6, 1 / 6)
+# are small numbers of either sign: at a small weight they stay at zero, where an undecided l1 error is least.
+_RAY_WEIGHTS = (0.1, 0.1, 0.3, 0.5, 0.5, 0.5)
 _DISPLACED = 3.0  # brings displacements, shares of the image, to the size of the other losses
 
 
