@@ -1,4 +1,9 @@
-"""A pose for every frame, kept relative to keyframes so that they can move later."""
+"""A pose for every frame, kept relative to keyframes so that they can move later.
+
+A frame is kept as the way that was tracked to it from the keyframe before it.  Where the next keyframe is placed, this
+way leads past it by what tracking was wrong by, and every frame in between takes its share by time: landmarks show how
+a camera moves from frame to frame better than where it is, and windows and the adjustment say where keyframes are.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.types import Trajectory
 
+_NONE = -1  # no keyframe yet
+
 
 class PoseLog:
     """One row per tracked frame, in arrays that double when full."""
@@ -16,71 +23,118 @@ class PoseLog:
         """Start empty."""
         self._count = 0
         self._stamps = np.zeros(256, np.int64)
-        self._ids = np.zeros(256, np.int64)
-        self._reference = np.zeros(256, np.int64)
-        self._T_ref_cam = np.zeros((256, 3, 4))  # without the row that is always the same
-        self._T_map_cam = np.zeros((256, 3, 4))
-        self._keyframe = np.zeros(256, bool)
+        self._anchor = np.zeros(256, np.int64)  # index of the keyframe before; of the first one, for frames before it
+        self._way = np.zeros((256, 3, 4))  # T_anchor_cam as tracked, chain units, without the row that is always the same
+        self._T_map_cam = np.zeros((256, 3, 4))  # as known right after the frame
+        self._keyframes: list[int] = []  # row of each
+        self._firsts: list[int] = []  # keyframes that nothing was tracked to: the first of each segment
         self._rows: dict[int, int] = {}  # recent frame ids only
+        self._open = 0  # rows from here on have no keyframe yet
 
     def __len__(self) -> int:
         """Number of frames."""
         return self._count
 
-    def append(self, frame_id: int, stamp_ns: int, reference: int, T_ref_cam: Array, T_map_cam: Array) -> None:
-        """Add a frame: its pose relative to a keyframe (chain units; -1 = none yet) and as known right now."""
+    def append(self, frame_id: int, stamp_ns: int, step: Array, T_map_cam: Array) -> None:
+        """Add a frame: its motion (4, 4) since the frame before, chain units, and its pose as known right now."""
         if self._count == len(self._stamps):
-            for name in ("_stamps", "_ids", "_reference", "_T_ref_cam", "_T_map_cam", "_keyframe"):
+            for name in ("_stamps", "_anchor", "_way", "_T_map_cam"):
                 old = getattr(self, name)
                 new = np.zeros((2 * len(old), *old.shape[1:]), old.dtype)  # takes memory where it is written to
                 new[: len(old)] = old
                 setattr(self, name, new)
         row = self._count
-        self._stamps[row], self._ids[row], self._reference[row] = stamp_ns, frame_id, reference
-        self._T_ref_cam[row], self._T_map_cam[row] = T_ref_cam[:3], T_map_cam[:3]
+        self._stamps[row], self._T_map_cam[row] = stamp_ns, T_map_cam[:3]
         self._rows[frame_id] = row
+        if row > self._open:
+            self._anchor[row] = self._anchor[row - 1]
+            self._way[row] = se3.normalized(_whole(self._way[row - 1]) @ step)[:3]
+        else:
+            self._anchor[row], self._way[row] = _NONE, np.eye(4)[:3]
         self._count += 1
 
-    def revise(self, frame_id: int, reference: int, T_ref_cam: Array, *, keyframe: bool = False) -> None:
-        """Replace the relative pose of a frame; what was published stays as it was."""
-        row = self._rows[frame_id]
-        self._reference[row], self._T_ref_cam[row] = reference, T_ref_cam[:3]
-        self._keyframe[row] |= keyframe
+    def place(self, frame_id: int) -> None:
+        """A frame became the next keyframe: frames after it, and those before the first one, are kept relative to it."""
+        row, index = self._rows[frame_id], len(self._keyframes)
+        first = self._anchor[row] == _NONE
+        if first:
+            self._firsts.append(index)
+        moved = slice(self._open if first else row + 1, self._count)
+        back = se3.inverse(_whole(self._way[row]))
+        self._way[moved] = (back @ _whole(self._way[moved]))[:, :3]
+        self._anchor[moved] = index
+        self._keyframes.append(row)
+        for old in [i for i, at in self._rows.items() if at < row]:
+            del self._rows[old]
+
+    def lead(self, T_anchor_cam: Array) -> None:
+        """The latest frame is (4, 4) from its keyframe, and nothing was tracked in between: the way there was even."""
+        if self._count and self._anchor[self._count - 1] != _NONE:
+            rows = np.arange(self._keyframes[-1] + 1, self._count)
+            for row, share in zip(rows, self._share(self._keyframes[-1], self._count - 1)[1:], strict=True):
+                self._way[row] = se3.interpolate(np.eye(4), T_anchor_cam, float(share))[:3]
+
+    def cut(self) -> None:
+        """The next frame starts a segment."""
+        self._open = self._count
 
     def revise_causal(self, frame_id: int, T_map_cam: Array) -> None:
         """Replace the pose known right after a frame, where its own prediction came before the next frame."""
         self._T_map_cam[self._rows[frame_id]] = T_map_cam[:3]
 
-    def settle_before(self, frame_id: int) -> None:
-        """Frames older than this are no longer revised; keeps the index small."""
-        for old in [i for i in self._rows if i < frame_id]:
-            del self._rows[old]
-
     def causal(self) -> Trajectory:
         """Poses as known right after each frame."""
         return self._in_time_order(_whole(self._T_map_cam[: self._count]))
 
-    def final(self, T_map_kf: Array, scale: Array) -> Trajectory:
-        """Poses given the keyframes' poses (K, 4, 4) and map units per chain unit (K,).
+    def final(self, T_map_kf: Array, scale: Array, T_newest_latest: Array | None = None) -> Trajectory:
+        """Poses of all frames.
 
-        Frames without a keyframe (before the first prediction) take the pose of the first frame that has one.
+        Args:
+            T_map_kf: (K, 4, 4) the keyframes' poses.
+            scale: (K,) map units per chain unit.
+            T_newest_latest: (4, 4) where the latest frame is from the newest keyframe, chain units; None: as tracked.
+
+        Frames before the first keyframe of a segment that nothing was tracked in take its pose.
         """
-        n = self._count
-        reference = self._reference[:n]
-        known = np.flatnonzero(reference >= 0)
+        n, anchor = self._count, self._anchor[: self._count]
         T = np.broadcast_to(np.eye(4), (n, 4, 4)).copy()
-        if len(known):
-            relative = _whole(self._T_ref_cam[known])
-            relative[:, :3, 3] *= scale[reference[known], None]
-            T[known] = T_map_kf[reference[known]] @ relative
-            following = known[np.minimum(np.searchsorted(known, np.arange(n)), len(known) - 1)]
-            unknown = reference < 0
-            T[unknown] = T[following[unknown]]
+        known = np.flatnonzero(anchor != _NONE)
+        if not len(known):
+            return self._in_time_order(T)
+        way = _whole(self._way[:n])
+        way[:, :3, 3] *= scale[np.maximum(anchor, 0), None]
+        T[known] = T_map_kf[anchor[known]] @ way[known]
+        ends = {row: T_map_kf[k] for k, row in enumerate(self._keyframes) if k not in self._firsts}
+        if T_newest_latest is not None and anchor[-1] == len(self._keyframes) - 1:
+            ends[n - 1] = T_map_kf[-1] @ scaled(T_newest_latest, float(scale[-1]))
+        if ends:
+            self._spread(T, ends)
+        # A segment without a keyframe goes on where the last one ended; before the first, there is only what follows.
+        unknown = np.flatnonzero(anchor == _NONE)
+        T[unknown] = T[known[np.maximum(np.searchsorted(known, unknown) - 1, 0)]]
         return self._in_time_order(T)
+
+    def _spread(self, T: Array, ends: dict[int, Array]) -> None:
+        """Lead the ways (N, 4, 4) to where they end, by row: what they are off by goes to their frames by time."""
+        rows = np.array(sorted(ends))
+        off = se3.log(se3.inverse(T[rows]) @ np.stack([ends[row] for row in rows]))
+        starts = np.array([self._keyframes[self._anchor[row]] for row in rows])
+        length = rows - starts
+        own = np.repeat(np.arange(len(rows)), length)
+        frames = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length) + starts[own] + 1
+        span = np.maximum(self._stamps[rows] - self._stamps[starts], 1)
+        share = np.clip((self._stamps[frames] - self._stamps[starts[own]]) / span[own], 0.0, 1.0)
+        T[frames] = se3.normalized(T[frames] @ se3.exp(share[:, None] * off[own]))
+
+    def _share(self, first: int, last: int) -> Array:
+        """How much of the time between two rows has gone by at each of the rows from the one to the other."""
+        stamps = self._stamps[first : last + 1]
+        return np.clip((stamps - stamps[0]) / max(int(stamps[-1] - stamps[0]), 1), 0.0, 1.0)
 
     def _in_time_order(self, T: Array) -> Trajectory:
         """Poses (N, 4, 4) with their stamps; where stamps jumped back, the newer of two passes over the same time."""
-        stamps, keyframe = self._stamps[: self._count], self._keyframe[: self._count]
+        stamps, keyframe = self._stamps[: self._count], np.zeros(self._count, bool)
+        keyframe[self._keyframes] = True
         later = np.minimum.accumulate(stamps[::-1])[::-1]  # the least stamp from here on
         kept = np.ones(len(stamps), bool)
         kept[:-1] = stamps[:-1] < later[1:]
@@ -88,8 +142,8 @@ class PoseLog:
 
 
 def _whole(T: Array) -> Array:
-    """Transforms (N, 4, 4) of their first three rows (N, 3, 4)."""
-    return se3.make(T[:, :, :3], T[:, :, 3])
+    """Transforms (..., 4, 4) of their first three rows (..., 3, 4)."""
+    return se3.make(T[..., :3], T[..., 3])
 
 
 def scaled(T: Array, scale: float) -> Array:

@@ -158,7 +158,9 @@ class Schedule:
         return request
 
     def move(self, T_new_old: Array) -> None:
-        """The chain moved below the frames that wait."""
+        """The chain moved below the frames that wait, or are out for prediction."""
+        if self._out is not None:
+            self._out = replace(self._out, new=tuple(t.moved(T_new_old) for t in self._out.new))
         self._pending = [t.moved(T_new_old) for t in self._pending]
         self._repair = tuple(t.moved(T_new_old) for t in self._repair)
         self._live = self._live and self._live.moved(T_new_old)

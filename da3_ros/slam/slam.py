@@ -79,6 +79,7 @@ class Slam:
         self._T_odom_cam = np.eye(4)
         self._state, self._reason = State.INIT, self._loops.problem
         self._weak_since: int | None = None
+        self._placed = False  # the latest frame was tracked, or tracking was tried
         self._was_lost = False  # since the last keyframe: nothing but a prediction ties the next one to it
         self._last_keyframe_ns = 0
         self._released = 0  # keyframes that are not adjusted any more
@@ -95,10 +96,13 @@ class Slam:
         T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
-            T_chain_cam = se3.normalized(T_chain_cam @ track.step)
+            step = track.step if self._placed else self._first_step(track, frame.stamp_ns)
+            T_chain_cam = se3.normalized(self._latest.T_chain_cam @ step) if self._latest else step
             self._inertia.tracked(track.step if track.inliers >= self._config.tracker.min_inliers else None)
         else:
-            T_chain_cam = self._unseen(T_chain_cam)
+            step = se3.inverse(T_chain_cam) @ self._unseen(T_chain_cam)
+            T_chain_cam = T_chain_cam @ step
+        self._placed = track is not None
         gravity = self._inertia.gravity if self._inertia.sure else None
         if track and track.inliers:
             sigma = (track.sigma.rotation, track.sigma.translation)
@@ -115,7 +119,7 @@ class Slam:
             self._last_keyframe_ns = frame.stamp_ns
         else:
             self._schedule.offer_live(self._latest)
-        return self._estimate(track, keyframe)
+        return self._estimate(track, step, keyframe)
 
     def sight(self) -> Sight | None:
         """Depth of the latest frame, yet to be warped; None before the first prediction and where tracking is weak."""
@@ -234,6 +238,7 @@ class Slam:
         self._priors.cut()
         self._segment += 1
         self._reason = reason
+        self._log.cut()
         return self._chain.retire_all()
 
     # ------------------------------------------------------------ results
@@ -279,11 +284,11 @@ class Slam:
 
     def path(self) -> Trajectory:
         """Every frame's pose in the live map, where ``status().T_map_odom`` leads too."""
-        return self._log.final(*self._chain.filtered())
+        return self._log.final(*self._chain.filtered(), self._T_newest_latest())
 
     def trajectory(self) -> Trajectory:
         """Every frame's pose given all that is known now, with the chain of scales smoothed."""
-        return self._log.final(*self._chain.final())
+        return self._log.final(*self._chain.final(), self._T_newest_latest())
 
     def finish(self) -> tuple[list[FusedKeyframe], dict[int, Array], dict[int, float]]:
         """At the end: the keyframes still in the window, and where and how large submaps are on the final trajectory.
@@ -304,6 +309,20 @@ class Slam:
             R = self._chain.levelling.held(R, self._inertia.gravity)
         return se3.normalized(se3.make(R, T_chain_cam[:3, 3]))
 
+    def _first_step(self, track: Track, stamp_ns: int) -> Array:
+        """Motion (4, 4) of the first frame that has landmarks, whose track leads all the way from the reference.
+
+        Where the frame before is nobody knew; it is put on this way by its time, and what was said of it moves along.
+        """
+        reference, latest = self._chain.newest, self._latest
+        assert reference is not None
+        assert latest is not None
+        share = (latest.frame.stamp_ns - reference.stamp_ns) / max(stamp_ns - reference.stamp_ns, 1)
+        T_ref_latest = se3.interpolate(np.eye(4), track.T_ref_cam, float(np.clip(share, 0, 1)))
+        self._rebase(latest.T_chain_cam, reference.T_chain_cam @ T_ref_latest)
+        self._log.lead(T_ref_latest)
+        return se3.inverse(T_ref_latest) @ track.T_ref_cam
+
     def _judge_tracking(self, track: Track | None, stamp_ns: int) -> State:
         if track is None:
             return State.INIT
@@ -321,17 +340,14 @@ class Slam:
         since_s = (stamp_ns - self._last_keyframe_ns) * 1e-9
         return is_due(self._config.keyframe, since_s, track, self._config.tracker.min_inliers)
 
-    def _estimate(self, track: Track | None, keyframe: bool) -> Estimate:
+    def _estimate(self, track: Track | None, step: Array, keyframe: bool) -> Estimate:
         assert self._latest is not None
         frame, reference = self._latest.frame, self._chain.newest
         T_map_cam = self._T_map_latest()
         self._T_odom_cam = se3.normalized(se3.inverse(self._T_map_odom) @ T_map_cam)
         scale = reference.scale if reference else 1.0
         doubt, sigma = self._placing.doubt, track.sigma if track else Sigma()
-        if reference:
-            self._log.append(frame.id, frame.stamp_ns, reference.index, self._T_reference_latest(), T_map_cam)
-        else:
-            self._log.append(frame.id, frame.stamp_ns, -1, np.eye(4), T_map_cam)
+        self._log.append(frame.id, frame.stamp_ns, step, T_map_cam)
         return Estimate(
             frame_id=frame.id,
             stamp_ns=frame.stamp_ns,
@@ -383,8 +399,7 @@ class Slam:
         self._was_lost = self._state is State.LOST
         placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=weak)
         for keyframe in placed:
-            self._log.revise(keyframe.frame_id, keyframe.index, np.eye(4), keyframe=True)
-        self._log.settle_before(request.new[0].frame.id)
+            self._log.place(keyframe.frame_id)
         T_joined = placed[-1].T_chain_cam
         self._rebase(request.new[-1].T_chain_cam, T_joined)
         yield "join"
@@ -422,7 +437,6 @@ class Slam:
         reference = self._chain.newest
         assert reference is not None, "live frames are predicted together with placed keyframes"
         T_ref_cam = se3.inverse(reference.T_chain_cam) @ T_chain_cam
-        self._log.revise(request.new[0].frame.id, reference.index, T_ref_cam)
         self._sights.add_live(request.new[0].frame.stamp_ns, depth, reference, T_ref_cam)
         self._rebase(request.new[0].T_chain_cam, T_chain_cam)
 
@@ -430,6 +444,9 @@ class Slam:
         assert self._latest is not None
         assert self._chain.newest is not None
         return se3.inverse(self._chain.newest.T_chain_cam) @ self._latest.T_chain_cam
+
+    def _T_newest_latest(self) -> Array | None:
+        return self._T_reference_latest() if self._chain.newest and self._latest else None
 
     def _rebase(self, T_before: Array, T_chain_cam: Array) -> None:
         """The newest view of a window moved on the chain, from a pose (4, 4): what was tracked after it moves along.
