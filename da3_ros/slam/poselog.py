@@ -24,7 +24,9 @@ class PoseLog:
         self._count = 0
         self._stamps = np.zeros(256, np.int64)
         self._anchor = np.zeros(256, np.int64)  # index of the keyframe before; of the first one, for frames before it
-        self._way = np.zeros((256, 3, 4))  # T_anchor_cam as tracked, chain units, without the row that is always the same
+        self._way = np.zeros(
+            (256, 3, 4)
+        )  # T_anchor_cam as tracked, chain units, without the row that is always the same
         self._T_map_cam = np.zeros((256, 3, 4))  # as known right after the frame
         self._keyframes: list[int] = []  # row of each
         self._firsts: list[int] = []  # keyframes that nothing was tracked to: the first of each segment

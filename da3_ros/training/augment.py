@@ -41,7 +41,7 @@ class Cut:
         if self.mirrored:
             depth, T = depth[:, ::-1], _MIRROR @ T @ _MIRROR
             camera = replace(camera, cx=camera.width - 1 - camera.cx)
-        depth = cv2.resize(depth, self.size, interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(depth, self.size, interpolation=cv2.INTER_NEAREST_EXACT)
         return View(depth, T, camera.resized(*self.size))
 
 

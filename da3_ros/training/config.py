@@ -61,13 +61,14 @@ class LossConfig:
     depth: float = param(3.0, "depth, weighted by its confidence", low=0)
     gradient: float = param(0.5, "gradients of depth", low=0)
     rays: float = param(10.0, "rays", low=0)
+    origins: float = param(15.0, "mean origin of a view's rays, which all are the same point", low=0)
     points: float = param(0.5, "points made of depth and rays", low=0)
     camera: float = param(15.0, "cameras of the camera head", low=0)
     certainty: float = param(0.1, "what teaches the confidences, which learn from nothing else", low=0)
     reward: float = param(0.2, "reward for confidence: for an error e the best confidence is this / e", low=0)
-    attention: float = param(0.5, "attention of one head to the true match, in two cross-view blocks", low=0)
-    place: float = param(0.5, "place of the match, read out of what that head brings", low=0)
-    displacement: float = param(1.0, "displacement of a patch, read out of the tokens after these blocks", low=0)
+    attention: float = param(0.5, "attention of one head to the true match, in three cross-view blocks", low=0)
+    place: float = param(1.0, "place of the match, read out of what that head brings", low=0)
+    displacement: float = param(4.0, "displacement of a patch, read out of the tokens after these blocks", low=0)
     patches: float = param(3.0, "depth and rays of the middle of each patch, read out of the last features", low=0)
 
 
@@ -81,7 +82,7 @@ class OptimiserConfig:
     last_share: float = param(0.02, "learning rate at the end, as a share of the largest", low=0, high=1)
     warmup_steps: int = param(300, "steps over which the learning rate rises", low=0)
     weight_decay: float = param(0.05, "weight decay of matrices", low=0)
-    clip: float = param(1.0, "largest norm of the gradient", low=0)
+    clip: float = param(10.0, "largest norm of the network's gradient, and of the read-outs'", low=0)
     average: float = param(
         0.998, "decay of the running mean of the weights, which is judged and exported", low=0, high=1
     )

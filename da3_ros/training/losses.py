@@ -7,6 +7,7 @@ unit.  Depth D, rays (d, t), P = t + D d; c is a confidence of 1 and above, m ma
     gradient   mean over m of  |dx D' - dx D| + |dy D' - dy D|
     rays       mean of  |(d', t') - (d, t)|
     certainty  mean of  c e - w log c,  for depth and rays, the error e held fixed
+    origins    mean over views of  |mean t' - t|
     points     mean over m of  |t' + D' d' - P|
     camera     mean of  |code' - code|
 
@@ -30,7 +31,7 @@ from da3_ros.training.readouts import Read
 # Weight of the field of view within the camera loss.  One view tells little of it: its error stays large for long and,
 # at the weight of the others, would hide what they have to say.
 _FOV = 0.3
-# Of a ray's direction and origin; they sum up to 1.  A small turn moves all directions sideways, as a shift of the
+# Of a ray's direction and origin, which sum up to 2.  A small turn moves all directions sideways, as a shift of the
 # principal point does, and tells itself from that only by how their third component changes over the image.  Origins
 # are small numbers of either sign: at a small weight they stay at zero, where an undecided l1 error is least.
 _RAY_WEIGHTS = (0.1, 0.1, 0.3, 0.5, 0.5, 0.5)
@@ -55,6 +56,7 @@ def losses(config: LossConfig, batch: Batch, passed: Passed, read: Read, dense: 
         "depth": confident(passed.depth_confidence, depth_error, valid),
         "gradient": gradient_loss(passed.depth, depth, valid),
         "rays": ray_error.mean(),
+        "origins": origin_loss(passed.rays, rays),
         "certainty": certainty_loss(passed.depth_confidence, depth_error, valid, config.reward)
         + certainty_loss(passed.ray_confidence, ray_error, None, config.reward),
         "points": point_loss(passed, depth, valid, rays),
@@ -112,6 +114,11 @@ def weighted_ray_error(rays: Tensor, truth: Tensor) -> Tensor:
     return error @ error.new_tensor(_RAY_WEIGHTS)
 
 
+def origin_loss(rays: Tensor, truth: Tensor) -> Tensor:
+    """Mean origins of views (V, h, w, 6): errors that are alike all over a view cannot hide among those that are not."""
+    return (rays[..., 3:].mean(dim=(1, 2)) - truth[..., 3:].mean(dim=(1, 2))).abs().mean()
+
+
 def point_loss(passed: Passed, depth: Tensor, valid: Tensor, rays: Tensor) -> Tensor:
     """Points (V, h, w) from predicted depth and rays against the true ones, at the resolution of the rays."""
     size = passed.rays.shape[1:3]
@@ -119,7 +126,7 @@ def point_loss(passed: Passed, depth: Tensor, valid: Tensor, rays: Tensor) -> Te
     def shrunk(x: Tensor, mode: str) -> Tensor:
         return nn.functional.interpolate(x[:, None], size, mode=mode)[:, 0]
 
-    true_depth, good = shrunk(depth, "nearest"), shrunk(valid.float(), "nearest") > 0
+    true_depth, good = shrunk(depth, "nearest-exact"), shrunk(valid.float(), "nearest-exact") > 0
     points = passed.rays[..., 3:] + shrunk(passed.depth, "bilinear")[..., None] * passed.rays[..., :3]
     truth = rays[..., 3:] + true_depth[..., None] * rays[..., :3]
     return masked_mean((points - truth).abs().mean(dim=-1), good)

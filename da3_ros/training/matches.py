@@ -40,7 +40,9 @@ def patch_matches(view: View, other: View, rows: int, columns: int) -> Matches:
     height, width = view.depth.shape
     v = ((np.arange(rows) + 0.5) * height / rows).astype(int)
     u = ((np.arange(columns) + 0.5) * width / columns).astype(int)
-    pixels = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2).astype(float)
+    # Middles lie between pixels where patches have an even number of these; depth is that of the next one.
+    middle_u, middle_v = ((np.arange(n) + 0.5) * size / n - 0.5 for n, size in ((columns, width), (rows, height)))
+    pixels = np.stack(np.meshgrid(middle_u, middle_v), axis=-1).reshape(-1, 2)
     depth = view.depth[np.ix_(v, u)].reshape(-1).astype(float)
     points = view.camera.unproject(pixels, depth)
     there = se3.transform(se3.inverse(other.T_world_cam) @ view.T_world_cam, points)

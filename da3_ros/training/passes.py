@@ -20,7 +20,7 @@ from da3_ros.model.network import Network
 from da3_ros.model.positions import Positions, positions
 from da3_ros.model.presets import Preset
 
-SUPERVISED_BLOCKS = 2  # cross-view blocks whose attention is supervised
+SUPERVISED_BLOCKS = 3  # cross-view blocks whose attention is supervised
 
 
 @dataclass(frozen=True, slots=True, eq=False)

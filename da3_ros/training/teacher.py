@@ -105,7 +105,7 @@ def taught_world(
     measured = _measured(frames, depth)
     if measured is not None:
         depth, poses = measured
-    kept = np.stack([cv2.resize(d, size, interpolation=cv2.INTER_NEAREST) for d in depth])
+    kept = np.stack([cv2.resize(d, size, interpolation=cv2.INTER_NEAREST_EXACT) for d in depth])
     images: list[ImageArray] = [cv2.resize(f.image, size, interpolation=cv2.INTER_AREA) for f in frames]
     return world_of(seed, camera, np.stack(images), kept, poses)
 

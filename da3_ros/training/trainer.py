@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from da3_ros.model.network import Network
 from da3_ros.model.presets import Preset
 from da3_ros.training import state as states
 from da3_ros.training.batch import Batch, BatchMaker
+from da3_ros.training.bounds import Bounds
 from da3_ros.training.config import OptimiserConfig, TrainingConfig
 from da3_ros.training.curriculum import difficulty
 from da3_ros.training.initial import initial_network
@@ -59,6 +60,7 @@ class Trainer:
         """
         self.config, self.preset = config, preset
         self.network = initial_network(preset, config.seed)
+        keep_last_in_single(self.network)
         if start is not None:
             if _sizes(start.preset) != _sizes(preset):
                 raise ModelError(f"{start.preset.name} has other sizes than {preset.name}; start from a {preset.name}")
@@ -67,6 +69,7 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self._make = BatchMaker(worlds, config.data, config.seed)
         self._seeds = [world.seed for world in worlds]
+        self._bounds = Bounds(self.network.rays, initial_network(preset, config.seed).rays)
         self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
         self.step, self.minutes = 0, 0.0
 
@@ -137,10 +140,14 @@ class Trainer:
         found = self._early(batch) if self.step < self.config.curriculum.within_steps else self._whole(batch)
         self._optimiser.zero_grad(set_to_none=True)
         found.total.backward()
-        parameters = [*self.network.parameters(), *self.readouts.parameters()]
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.optimiser.clip))
-        if math.isfinite(norm):  # a step that overflowed is left out
+        # Each by itself: what is thrown away afterwards must not decide how much the network learns from a step.
+        norm, other = (
+            float(nn.utils.clip_grad_norm_(module.parameters(), self.config.optimiser.clip))
+            for module in (self.network, self.readouts)
+        )
+        if math.isfinite(norm) and math.isfinite(other):  # a step that overflowed is left out
             self._optimiser.step()
+            self._bounds.keep()
         decay = min(self.config.optimiser.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.network.parameters()), 1 - decay)
@@ -243,6 +250,20 @@ def _dense(rng: np.random.Generator, views: int, share: float) -> Tensor | None:
     """Random views that pass the dense heads; at least one."""
     count = max(1, round(share * views))
     return None if count == views else torch.from_numpy(np.sort(rng.permutation(views)[:count]))
+
+
+def keep_last_in_single(network: Network) -> None:
+    """Have the last layers compute in single precision whatever is around them, as they do where networks run."""
+    for module in (network.depth.output_conv2, network.rays.norm, network.rays.out, network.camera):
+        module.forward = _in_single(module.forward)  # type: ignore[method-assign]
+
+
+def _in_single(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run_in_single(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return run_in_single
 
 
 def _precision(bf16: bool) -> AbstractContextManager[Any]:

@@ -207,5 +207,5 @@ def _rendered(spec: WorldSpec, source: WorldSource) -> CachedWorld:
         assert frame.truth is not None
         assert frame.truth.depth is not None
         images[i] = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-        depth[i] = cv2.resize(frame.truth.depth, size, interpolation=cv2.INTER_NEAREST)
+        depth[i] = cv2.resize(frame.truth.depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return world_of(spec.seed, source.camera.resized(*size), images, depth, source.poses)
