@@ -16,7 +16,7 @@ from da3_ros.slam.gyro_turns import turns
 from da3_ros.slam.inertia import Inertia
 from da3_ros.slam.junction import Junction
 from da3_ros.slam.keyframe import Keyframe, Step, typical_depth
-from da3_ros.slam.landmarks import Ids, Seen, in_camera
+from da3_ros.slam.landmarks import Ids, Seen, among, in_camera
 from da3_ros.slam.refinement import Refinement
 from da3_ros.slam.schedule import Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared, agreeing
@@ -49,6 +49,11 @@ class Placing:
         self._refinement.clear()
 
     @property
+    def refines(self) -> bool:
+        """Landmarks count beside windows: they show how the camera moves from frame to frame, and windows do not."""
+        return self._refinement.enabled
+
+    @property
     def step(self) -> Step | None:
         """How well landmarks fix the way to the newest keyframe; None where there are too few."""
         return self._refinement.step
@@ -78,6 +83,9 @@ class Placing:
             self._tracker.shift(ids, aside)
             self._schedule.shift(ids, aside)
             waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
+            if self._refinement.enabled and i < len(placed) - 1:
+                fresh = self.extend(keyframe, waiting[i])
+                waiting[i + 1 :] = [self._carried(fresh, keyframe, waiting[i], later) for later in waiting[i + 1 :]]
         yield "align"
         lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
         if self._refinement.enabled:
@@ -93,20 +101,23 @@ class Placing:
         self._refinement.forget(lag, self._tracker.followed)
 
     def extend(self, keyframe: Keyframe, tracked: Tracked) -> Seen:
-        """Find what is new in a placed keyframe, of this frame."""
-        return self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
+        """Find what is new in a placed keyframe, of this frame, and in keyframes that wait."""
+        new = self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
+        self._schedule.complete(lambda later: self._carried(new, keyframe, tracked, later))
+        return new
 
-    def follow(self, keyframe: Keyframe, tracked: Tracked, new: Seen, T_ref_latest: Array) -> None:
+    def follow(self, keyframe: Keyframe, tracked: Tracked, T_ref_latest: Array) -> None:
         """Make a placed keyframe the tracker's reference, and have it follow what is new in it.
 
         Args:
             keyframe: the reference from now on.
             tracked: its frame.
-            new: the landmarks that were found in it.
             T_ref_latest: (4, 4) pose of the latest frame in it.
         """
         gray, camera, landmarks = tracked.gray, _camera(keyframe, tracked), self._refinement.landmarks
         points, covariance = in_camera(se3.inverse(keyframe.T_chain_cam), landmarks.points, landmarks.covariance)
+        seen = landmarks.views[keyframe.index]
+        new = seen.taken(~among(seen.ids, self._tracker.tried))
         self._tracker.refer(camera, T_ref_latest, landmarks.ids, points, covariance, landmarks.texture)
         rows, pixels = landmarks.rows(new.ids), new.pixels.astype(np.float32)
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
@@ -119,6 +130,18 @@ class Placing:
         seen = self._refinement.observe(keyframe, tracked.seen, tracked.gray, _camera(keyframe, tracked), before)
         rows = np.searchsorted(tracked.seen.ids, seen.ids)
         return seen.ids, seen.pixels - tracked.seen.pixels[rows]
+
+    def _carried(self, new: Seen, keyframe: Keyframe, tracked: Tracked, later: Tracked) -> Tracked:
+        """A later keyframe that waits, with those of the landmarks that are new in a placed one that it sees too.
+
+        It was tracked before anybody knew these landmarks.  Where predictions take longer than keyframes come, it would
+        share hardly any with the keyframes before it.
+        """
+        landmarks = self._refinement.landmarks
+        points = landmarks.points[landmarks.rows(new.ids)]
+        expected = _camera(keyframe, tracked).project(se3.transform(se3.inverse(later.T_chain_cam), points))
+        pixels, good = self._tracker.flow(tracked.gray, later.gray, new.pixels, expected)
+        return replace(later, seen=later.seen.joined(Seen(new.ids[good], pixels[good].astype(float))))
 
     def _lag(self) -> list[Keyframe]:
         """The keyframes that are adjusted together, oldest first."""

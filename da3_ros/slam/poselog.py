@@ -31,6 +31,7 @@ class PoseLog:
         self._keyframes: list[int] = []  # row of each
         self._firsts: list[int] = []  # keyframes that nothing was tracked to: the first of each segment
         self._rows: dict[int, int] = {}  # recent frame ids only
+        self._corrected: list[int] = []  # rows since the newest keyframe that are where their predictions say
         self._open = 0  # rows from here on have no keyframe yet
 
     def __len__(self) -> int:
@@ -48,24 +49,30 @@ class PoseLog:
         row = self._count
         self._stamps[row], self._T_map_cam[row] = stamp_ns, T_map_cam[:3]
         self._rows[frame_id] = row
-        if row > self._open:
+        if row == self._open:
+            self._anchor[row], self._way[row] = _NONE, np.eye(4)[:3]
+        elif self._keyframes and row == self._keyframes[-1] + 1:
+            self._anchor[row], self._way[row] = len(self._keyframes) - 1, step[:3]
+        else:
             self._anchor[row] = self._anchor[row - 1]
             self._way[row] = se3.normalized(_whole(self._way[row - 1]) @ step)[:3]
-        else:
-            self._anchor[row], self._way[row] = _NONE, np.eye(4)[:3]
         self._count += 1
 
     def place(self, frame_id: int) -> None:
-        """A frame became the next keyframe: frames after it, and those before the first one, are kept relative to it."""
+        """A frame became the next keyframe.
+
+        Frames after it, and those before the first keyframe of a segment, are kept relative to it.
+        """
         row, index = self._rows[frame_id], len(self._keyframes)
         first = self._anchor[row] == _NONE
         if first:
             self._firsts.append(index)
         moved = slice(self._open if first else row + 1, self._count)
         back = se3.inverse(_whole(self._way[row]))
-        self._way[moved] = (back @ _whole(self._way[moved]))[:, :3]
+        self._way[moved] = se3.normalized(back @ _whole(self._way[moved]))[:, :3]
         self._anchor[moved] = index
         self._keyframes.append(row)
+        self._corrected = [r for r in self._corrected if r > row]
         for old in [i for i, at in self._rows.items() if at < row]:
             del self._rows[old]
 
@@ -75,6 +82,32 @@ class PoseLog:
             rows = np.arange(self._keyframes[-1] + 1, self._count)
             for row, share in zip(rows, self._share(self._keyframes[-1], self._count - 1)[1:], strict=True):
                 self._way[row] = se3.interpolate(np.eye(4), T_anchor_cam, float(share))[:3]
+
+    def correct(self, frame_id: int, T_anchor_cam: Array) -> None:
+        """A frame since the newest keyframe is (4, 4) from it, as its own prediction says: the way leads there.
+
+        What it was off by goes to the frames since the last one that was corrected; those after it move along, up to
+        the next one that was.
+        """
+        row = self._rows[frame_id]
+        if self._anchor[row] != len(self._keyframes) - 1 or row == self._keyframes[-1]:
+            return  # it lies before the newest keyframe, or nothing leads there
+        before = max([self._keyframes[-1], *(r for r in self._corrected if r < row)])
+        after = min([r for r in self._corrected if r > row], default=None)
+        T_old = _whole(self._way[row])
+        T_anchor_cam = se3.normalized(T_anchor_cam)
+        off = se3.log(se3.inverse(T_old) @ T_anchor_cam)
+        self._bend(slice(before + 1, row + 1), self._share(before, row)[1:], off)
+        if after is None:
+            rest = slice(row + 1, self._count)
+            self._way[rest] = se3.normalized(T_anchor_cam @ se3.inverse(T_old) @ _whole(self._way[rest]))[:, :3]
+        else:
+            self._bend(slice(row + 1, after), 1 - self._share(row, after)[1:-1], off)
+        self._corrected.append(row)
+
+    def _bend(self, rows: slice, share: Array, off: Array) -> None:
+        """Move ways by shares (N,) of a twist (6,)."""
+        self._way[rows] = se3.normalized(_whole(self._way[rows]) @ se3.exp(share[:, None] * off))[:, :3]
 
     def cut(self) -> None:
         """The next frame starts a segment."""

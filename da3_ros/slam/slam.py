@@ -92,7 +92,9 @@ class Slam:
         """Pose of this frame now; decides whether it becomes a keyframe.  Frames come in time order."""
         gray = self._tracker.shrink(frame.image)
         self._inertia.advance(frame)
-        track = self._tracker.track(gray, self._inertia.turn, sure=self._inertia.sure) if self._chain.newest else None
+        inertia, track = self._inertia, None
+        if self._chain.newest:
+            track = self._tracker.track(gray, frame.stamp_ns, inertia.turn, sure=inertia.sure)
         T_chain_cam = self._latest.T_chain_cam if self._latest else np.eye(4)
         if track:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
@@ -399,6 +401,9 @@ class Slam:
         self._was_lost = self._state is State.LOST
         placed = self._chain.place(request.new, T_chain_cam, depths, scale, weak=weak)
         for keyframe in placed:
+            if keyframe.index and not (keyframe.weak or self._placing.refines):
+                before = self._chain.keyframes[keyframe.index - 1]
+                self._log.correct(keyframe.frame_id, se3.inverse(before.T_chain_cam) @ keyframe.T_chain_cam)
             self._log.place(keyframe.frame_id)
         T_joined = placed[-1].T_chain_cam
         self._rebase(request.new[-1].T_chain_cam, T_joined)
@@ -407,9 +412,9 @@ class Slam:
         self._chain.settle(placed, junction.seam, self._placing.step)
         self._rebase(T_joined, placed[-1].T_chain_cam)
         yield "move"
-        new_landmarks = self._placing.extend(placed[-1], request.new[-1])
+        self._placing.extend(placed[-1], request.new[-1])
         yield "find"
-        self._placing.follow(placed[-1], request.new[-1], new_landmarks, self._T_reference_latest())
+        self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
         yield "follow"
         return self._chain.retire()
 
@@ -437,6 +442,8 @@ class Slam:
         reference = self._chain.newest
         assert reference is not None, "live frames are predicted together with placed keyframes"
         T_ref_cam = se3.inverse(reference.T_chain_cam) @ T_chain_cam
+        if not self._placing.refines:
+            self._log.correct(request.new[0].frame.id, T_ref_cam)
         self._sights.add_live(request.new[0].frame.stamp_ns, depth, reference, T_ref_cam)
         self._rebase(request.new[0].T_chain_cam, T_chain_cam)
 

@@ -19,6 +19,7 @@ from da3_ros.geometry import robust, se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 from da3_ros.slam.landmarks import Ids, Seen, among, shifts
+from da3_ros.slam.momentum import Momentum
 from da3_ros.types import ImageArray
 
 _LK = {"winSize": (15, 15), "maxLevel": 3, "criteria": (3, 20, 0.03)}
@@ -82,9 +83,10 @@ class Features:
         return Features(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def joined(self, other: Features) -> Features:
-        """Both; ``other`` has newer landmarks only."""
+        """Both; ``other`` has other landmarks."""
         names = self.__dataclass_fields__
-        return Features(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+        both = Features(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+        return both.taken(np.argsort(both.ids))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,8 +129,8 @@ class Tracker:
         self._features = Features()
         self._previous: ImageArray | None = None
         self._T_ref_cam = np.eye(4)
-        self._velocity = np.eye(4)  # motion over the last frame interval
-        self._moving = False  # the frame before was tracked too: a step is the motion of one interval
+        self._momentum = Momentum()
+        self._stamp_ns: int | None = None  # of the frame before; None: a step would not be the motion of one interval
 
     def shrink(self, image: ImageArray) -> ImageArray:
         """Grey image (h, w) at the tracker's width."""
@@ -142,6 +144,11 @@ class Tracker:
     def followed(self) -> Ids:
         """Landmarks that are not lost."""
         return self._features.ids[self._features.alive]
+
+    @property
+    def tried(self) -> Ids:
+        """Landmarks that were followed since the last reference was taken, lost ones included."""
+        return self._features.ids
 
     def refer(
         self, camera: Pinhole, T_ref_cam: Array, ids: Ids, points: Array, covariance: Array, texture: Array
@@ -165,8 +172,8 @@ class Tracker:
         """Follow new landmarks, whose pixels are those in ``gray``, an image that may lie a little back."""
         if self._previous is None:
             self._previous = gray
-        elif gray is not self._previous and len(new):
-            new.pixels, new.alive = self._flow(gray, self._previous, new.pixels, self._expected(new, self._T_ref_cam))
+        elif gray is not self._previous:
+            new.pixels, new.alive = self.flow(gray, self._previous, new.pixels, self._expected(new, self._T_ref_cam))
         self._features = self._features.joined(new)
 
     def shift(self, ids: Ids, pixels: Array) -> None:
@@ -174,20 +181,45 @@ class Tracker:
         moved = shifts(self._features.ids, ids, pixels)
         self._features.pixels = self._features.pixels + moved.astype(np.float32)
 
+    def flow(
+        self, before: ImageArray, after: ImageArray, pixels: np.ndarray, expected: Array
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where pixels (N, 2) of one image are in another, about where expected (NaN: unknown), and which are good."""
+        if not len(pixels):
+            return np.zeros((0, 2), np.float32), np.zeros(0, bool)
+        old = np.ascontiguousarray(pixels, np.float32).reshape(-1, 1, 2)
+        outside = ~np.isfinite(expected.sum(axis=1))
+        start = np.where(outside[:, None], old[:, 0], expected).astype(np.float32).reshape(-1, 1, 2)
+        new, found, _ = cv2.calcOpticalFlowPyrLK(
+            before, after, old, start.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
+        )
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(
+            after, before, new, old.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
+        )
+        error = np.linalg.norm((back - old)[:, 0], axis=1)
+        good = (found[:, 0] > 0) & (found_back[:, 0] > 0) & (error < self._config.forward_backward_px)
+        height, width = after.shape
+        xy = new[:, 0]
+        good &= (xy >= 0).all(axis=1) & (xy[:, 0] < width) & (xy[:, 1] < height)
+        return xy, good
+
     def forget(self) -> None:
         """Drop landmarks and motion (time gap)."""
         self._features = Features()
-        self._previous, self._velocity, self._moving = None, np.eye(4), False
+        self._previous, self._stamp_ns = None, None
+        self._momentum.stop()
 
-    def track(self, gray: ImageArray, turn: Array | None = None, *, sure: bool = False) -> Track:
+    def track(self, gray: ImageArray, stamp_ns: int, turn: Array | None = None, *, sure: bool = False) -> Track:
         """Pose of a frame relative to the reference; with too few features, the motion so far continued.
 
         Args:
             gray: (h, w) image.
+            stamp_ns: its time.
             turn: (3, 3) ``R_before_now`` since the frame before, where a gyro has measured it.
             sure: the gyro is known to be right; it is asked first and not only where the motion so far does not do.
         """
-        moved = se3.normalized(self._T_ref_cam @ self._velocity)
+        interval_s = 0.0 if self._stamp_ns is None else 1e-9 * (stamp_ns - self._stamp_ns)
+        moved = se3.normalized(self._T_ref_cam @ self._momentum.expected(interval_s))
         guesses = [moved]
         if turn is not None:
             guesses.insert(0 if sure else 1, se3.make(self._T_ref_cam[:3, :3] @ turn, moved[:3, 3]))
@@ -199,16 +231,18 @@ class Tracker:
             features.misses = np.where(inlier, 0, features.misses + 1)
             features.alive = features.alive & (features.misses < _MOST_MISSES)
         T_ref_before = self._T_ref_cam
+        covariance = np.eye(6) * _UNTOLD**2
         if count:
             T_ref_before, covariance = self._before(features.taken(inlier), pixels_before[inlier], T_ref_cam)
-            sigma = Sigma(sigma.rotation, sigma.translation, *_axes(covariance))
         step = se3.inverse(T_ref_before) @ T_ref_cam
-        self._velocity = step if self._moving else np.eye(4)
-        self._moving = True
+        if self._stamp_ns is not None:
+            step, covariance = self._momentum.fused(step, covariance, interval_s)
         if count < self._config.min_inliers:
-            self._velocity = se3.interpolate(np.eye(4), self._velocity, 0.5)  # do not run away when blind
+            self._momentum.slow()
+        if count:
+            sigma = Sigma(sigma.rotation, sigma.translation, *_axes(covariance))
         self._T_ref_cam = T_ref_cam
-        self._previous = gray
+        self._previous, self._stamp_ns = gray, stamp_ns
         return Track(
             T_ref_cam,
             step,
@@ -263,33 +297,13 @@ class Tracker:
         alive = features.alive
         live = features.taken(alive)
         pixels, alive_pixels = features.pixels.copy(), alive.copy()
-        pixels[alive], alive_pixels[alive] = self._flow(self._previous, gray, live.pixels, self._expected(live, guess))
+        pixels[alive], alive_pixels[alive] = self.flow(self._previous, gray, live.pixels, self._expected(live, guess))
         self._features = replace(features, pixels=pixels, alive=alive_pixels)
 
     def _expected(self, features: Features, T_ref_cam: Array) -> Array:
         """Pixels (N, 2) at which a pose lets expect them; NaN behind the camera."""
         assert self._camera is not None
         return self._camera.project(se3.transform(se3.inverse(T_ref_cam), features.points))
-
-    def _flow(
-        self, before: ImageArray, after: ImageArray, pixels: np.ndarray, expected: Array
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where pixels (N, 2) of one image are in another, and which of them can be believed."""
-        old = np.ascontiguousarray(pixels, np.float32).reshape(-1, 1, 2)
-        outside = ~np.isfinite(expected.sum(axis=1))
-        start = np.where(outside[:, None], old[:, 0], expected).astype(np.float32).reshape(-1, 1, 2)
-        new, found, _ = cv2.calcOpticalFlowPyrLK(
-            before, after, old, start.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
-        )
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-            after, before, new, old.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
-        )
-        error = np.linalg.norm((back - old)[:, 0], axis=1)
-        good = (found[:, 0] > 0) & (found_back[:, 0] > 0) & (error < self._config.forward_backward_px)
-        height, width = after.shape
-        xy = new[:, 0]
-        good &= (xy >= 0).all(axis=1) & (xy[:, 0] < width) & (xy[:, 1] < height)
-        return xy, good
 
     def _solve(self, features: Features, T_cam_ref: Array, iterations: int = 10) -> tuple[Array, np.ndarray, Sigma]:
         """Robust Gauss-Newton on the reprojection error; falls back to RANSAC when the start was poor."""

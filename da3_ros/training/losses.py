@@ -115,7 +115,7 @@ def weighted_ray_error(rays: Tensor, truth: Tensor) -> Tensor:
 
 
 def origin_loss(rays: Tensor, truth: Tensor) -> Tensor:
-    """Mean origins of views (V, h, w, 6): errors that are alike all over a view cannot hide among those that are not."""
+    """Mean origins of views (V, h, w, 6): what is wrong alike all over a view counts beside what is not."""
     return (rays[..., 3:].mean(dim=(1, 2)) - truth[..., 3:].mean(dim=(1, 2))).abs().mean()
 
 
