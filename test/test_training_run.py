@@ -25,11 +25,11 @@ from da3_ros.training.config import CurriculumConfig, OptimiserConfig, TrainingC
 from da3_ros.training.export import export
 from da3_ros.training.initial import _place_channels, initial_network, sine_positions
 from da3_ros.training.judge import depth_errors, judge, pose_errors
-from da3_ros.training.passes import first_look, run
+from da3_ros.training.passes import SUPERVISED_BLOCKS, first_look, run
 from da3_ros.training.readouts import Readouts
 from da3_ros.training.split import HELD_OUT_SEEDS
 from da3_ros.training.teacher import FIRST_TAUGHT_SEED, aligned_depth, taught_world, teach
-from da3_ros.training.trainer import Log, Trainer, Until, read_log
+from da3_ros.training.trainer import LOG, Log, Trainer, Until, read_log
 from da3_ros.training.worlds import open_worlds, write_world
 from da3_ros.types import Frame, Truth
 
@@ -114,7 +114,7 @@ def test_the_attention_seen_is_the_one_that_acts(worlds):
     patches = 48
     rows = expected.view(3, 1 + patches, -1)[1:, 1:]
     torch.testing.assert_close(passed.attention[0][0].exp(), rows, atol=1e-6, rtol=1e-4)
-    assert len(passed.attention) == len(passed.mixed) == 2
+    assert len(passed.attention) == len(passed.mixed) == SUPERVISED_BLOCKS
 
 
 # --- the loop
@@ -393,3 +393,60 @@ def test_the_command_trains_resumes_and_judges(worlds, tmp_path, capsys, monkeyp
     assert "windows of 4 views in 1 worlds" in card
     assert main(["train", "--defaults"]) == 0
     assert "dense_share" in capsys.readouterr().out
+
+
+# --- a start from a trained network, a ray head that does not grow, a log that was torn
+
+
+def test_a_run_starts_from_a_trained_network(worlds):
+    trained = Trainer(CONFIG, SMALL, worlds)
+    for _ in trained.train(Until(steps=3)):
+        pass
+    begun = Trainer(CONFIG, SMALL, worlds, trained.averaged())
+    assert begun.step == 0
+    assert same(dict(begun.network.state_dict()), trained.averaged().state_dict())
+    with pytest.raises(ModelError, match="has other sizes than"):
+        Trainer(CONFIG, replace(SMALL, dim=48), worlds, trained.averaged())
+
+
+def test_kernels_before_the_layer_norm_of_rays_do_not_grow(worlds):
+    """A rate at which they would double within a few steps."""
+    config = replace(CONFIG, steps=40, optimiser=replace(CONFIG.optimiser, rate=2e-2, dense=5.0))
+    trainer = Trainer(config, SMALL, worlds)
+
+    def sizes():
+        kernels = {n: p for n, p in trainer.network.rays.named_parameters() if p.ndim == 4 and not n.startswith("out.")}
+        return {name: float(kernel.detach().norm()) for name, kernel in kernels.items()}
+
+    before = sizes()
+    depth = float(trainer.network.depth.output_conv1.weight.detach().norm())
+    for _ in trainer.train(Until(steps=10)):
+        pass
+    assert len(before) > 10
+    assert all(size <= before[name] * (1 + 1e-5) for name, size in sizes().items())
+    assert float(trainer.network.depth.output_conv1.weight.detach().norm()) > 1.5 * depth
+
+
+def test_the_last_layers_compute_in_single_precision(worlds):
+    trainer = Trainer(replace(CONFIG, bf16=True), SMALL, worlds)
+    images = plain_batch(worlds[0], (1, 4), (112, 84)).images
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        passed = run(trainer.network, images)
+        assert trainer.network.backbone.blocks[0].attn.qkv(torch.zeros(1, 3, SMALL.dim)).dtype == torch.bfloat16
+    for name in ("depth", "depth_confidence", "rays", "ray_confidence", "cameras"):
+        assert getattr(passed, name).dtype == torch.float32, name
+
+
+def test_a_torn_line_of_a_log_is_passed_over(tmp_path):
+    (tmp_path / LOG).write_text('{"step": 20, "loss": 1.0}\n{"step": 40, "loss": 0.5}\n{"step": 60, "lo')
+    assert [row["step"] for row in read_log(tmp_path)] == [20, 40]
+    Log(tmp_path).forget_after(20)
+    assert (tmp_path / LOG).read_text() == '{"step": 20, "loss": 1.0}\n'
+
+
+def test_views_without_depth_do_not_spoil_a_verdict(worlds):
+    nothing = replace(worlds[0], depth=np.full_like(worlds[0].depth, np.nan))
+    network = Trainer(CONFIG, SMALL, worlds).averaged()
+    with_depth, without = (judge(network, [worlds[0], other], (112, 84), per_world=2) for other in (worlds[1], nothing))
+    assert np.isfinite(with_depth.abs_rel)
+    assert np.isfinite(without.abs_rel)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from da3_ros.commands import options
@@ -156,32 +157,48 @@ def _train(
     log = Log(out)
     if saved is not None:
         trainer.resume(saved)
+        if saved.worlds != [world.seed for world in worlds]:
+            _say(f"the run had {len(saved.worlds)} worlds when it was saved; from here on it learns from other ones too")
         log.forget_after(trainer.step)
     write_atomic(out / "config.yaml", dump(config, comments=True))
     until = Until(math.inf if arguments.minutes is None else arguments.minutes, arguments.steps)
     _say(f"step {trainer.step} of {config.steps}, {len(worlds)} worlds, {_millions(trainer):.1f} M parameters")
-    stopped = False
-    # A background process of a shell ignores Ctrl-C; whoever ends it politely finds its work saved too.
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.default_int_handler)
-    try:
-        for step, found, row in trainer.train(until):
-            line = log.add(step, trainer.minutes, found, row)
-            if line is not None:
-                shown = ("loss", "patches", "rays", "camera", "attention", "displacement")
-                parts = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
-                _say(f"step {step}  {trainer.minutes:.0f} min  {parts}  {line['views_per_s']:.1f} views/s")
-            if step % config.save_every == 0:
-                states.save(out / states.STATE, trainer.state())
-            if step % config.judge_every == 0:
-                _judge(out, trainer, log, judged)
-    except KeyboardInterrupt:
-        stopped = True
+    stop = _Stop()
+    for step, found, row in trainer.train(until):
+        line = log.add(step, trainer.minutes, found, row)
+        if line is not None:
+            shown = ("loss", "patches", "rays", "camera", "attention", "displacement")
+            parts = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
+            _say(f"step {step}  {trainer.minutes:.0f} min  {parts}  {line['views_per_s']:.1f} views/s")
+        if stop.asked:
+            break
+        if step % config.save_every == 0:
+            states.save(out / states.STATE, trainer.state())
+        if step % config.judge_every == 0:
+            _judge(out, trainer, log, judged)
     states.save(out / states.STATE, trainer.state())
     _judge(out, trainer, log, judged)
-    _say(
-        f"{'interrupted' if stopped else 'stopped'} at step {trainer.step}; go on with: da3 train --resume --out {out}"
-    )
+    ended = "interrupted" if stop.asked else "stopped"
+    _say(f"{ended} at step {trainer.step}; go on with: da3 train --resume --out {out}")
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM ask to stop after the step that is being done, so that what is saved is whole.
+
+    A background process of a shell ignores Ctrl-C; whoever ends it politely finds its work saved too.  Asked again, it
+    stops at once, with what was saved last.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked:
+            sys.exit(128 + number)
+        self.asked = True
 
 
 def _trained(folder: Path) -> Network:

@@ -14,8 +14,10 @@ from da3_ros.geometry.rays import RayCamera, camera_from_rays
 from da3_ros.geometry.se3 import Array
 from da3_ros.model.confidence import of_rays
 from da3_ros.model.network import Network
+from da3_ros.model.presets import PATCH
 from da3_ros.training.batch import Batch, plain_batch
 from da3_ros.training.curriculum import Difficulty
+from da3_ros.training.passes import run
 from da3_ros.training.windows import WindowSampler
 from da3_ros.training.worlds import CachedWorld
 from da3_ros.types import FloatArray
@@ -141,10 +143,10 @@ def pose_errors(T: Array, truth: Array) -> tuple[float, float]:
 
 
 def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
-    from da3_ros.training.passes import run
-
     passed = run(network, batch.images)
     for depth, truth, valid in zip(passed.depth.numpy(), batch.depth[0].numpy(), batch.valid[0].numpy(), strict=True):
+        if not valid.any():  # nothing but sky
+            continue
         abs_rel, delta1 = depth_errors(depth, truth, valid)
         samples.abs_rel.append(abs_rel)
         samples.delta1.append(delta1)
@@ -196,7 +198,7 @@ def _relative_errors(first: RayCamera | None, other: RayCamera | None, truth: Ar
 def _measure_attention(log_attention: Array, batch: Batch, samples: _Samples) -> None:
     """Compare the place of the highest attention (S - 1, P, ...) in the reference view with the best of the target."""
     target = batch.attention[0].numpy()
-    patches, columns = target.shape[-1], batch.images.shape[-1] // 14
+    patches, columns = target.shape[-1], batch.images.shape[-1] // PATCH
     true, visible = target.argmax(axis=-1), batch.visible[0].numpy()
     if not visible.any():
         return

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from da3_ros.config import leaves
 from da3_ros.errors import ModelError, OutputError
-from da3_ros.files import reason
+from da3_ros.files import reason, write_atomic
 from da3_ros.model.network import Network
 from da3_ros.model.presets import Preset
 from da3_ros.training import state as states
@@ -212,15 +212,32 @@ class Log:
         return rounded
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed run will do again."""
+        """Drop the lines of steps that a resumed run will do again.
+
+        Raises:
+            OutputError: the log cannot be written.
+        """
         if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            self._path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+            kept = [json.dumps(row) + "\n" for row in _rows(self._path) if row["step"] <= step]
+            write_atomic(self._path, "".join(kept))
 
 
 def read_log(folder: Path) -> list[Row]:
     """The lines of a run's log."""
-    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return _rows(folder / LOG)
+
+
+def _rows(path: Path) -> list[Row]:
+    """What can be read of a log: the last line of a run that was killed may be torn."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
 
 
 def _optimiser(config: OptimiserConfig, network: Network, readouts: Readouts) -> torch.optim.AdamW:
