@@ -94,7 +94,8 @@ def test_any_one_prior_gives_metres_to_windows_without(walk, key, seed):
     assert record.notes == []
     # Four seconds of small images: 1.8 % rms over eight seeds.  With large ones it is 3 % at most (da3 bench priors).
     assert abs(final.scale - 1) < 0.04
-    assert final.ate_se3_m < 1.5 * final.ate_sim3_m
+    # What 2 % of scale make of half a metre; with large images it is 1.5 times the error without scale at most.
+    assert final.ate_se3_m < max(1.5 * final.ate_sim3_m, 0.01 * final.path_length_m)
 
 
 def test_measured_depth_gives_metres_from_the_first_window_on(walk):

@@ -158,7 +158,9 @@ def _train(
     if saved is not None:
         trainer.resume(saved)
         if saved.worlds != [world.seed for world in worlds]:
-            _say(f"the run had {len(saved.worlds)} worlds when it was saved; from here on it learns from other ones too")
+            _say(
+                f"the run had {len(saved.worlds)} worlds when it was saved; from here on it learns from other ones too"
+            )
         log.forget_after(trainer.step)
     write_atomic(out / "config.yaml", dump(config, comments=True))
     until = Until(math.inf if arguments.minutes is None else arguments.minutes, arguments.steps)

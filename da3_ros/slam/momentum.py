@@ -30,24 +30,28 @@ class Momentum:
         self._variance = np.zeros(2)  # of the change of a step, per axis: rotation, rad^2; translation, chain units^2
         self._count = 0
 
-    def expected(self, interval_s: float) -> Array:
-        """The step (4, 4) over an interval if motion does not change."""
-        return se3.interpolate(np.eye(4), self._velocity, self._ratio(interval_s))
+    def expected(self, interval_s: float, turn: Array | None = None) -> Array:
+        """The step (4, 4) over an interval if motion does not change; turned as a gyro says (3, 3), where one is given."""
+        step = se3.interpolate(np.eye(4), self._velocity, self._ratio(interval_s))
+        return step if turn is None else se3.make(turn, step[:3, 3])
 
-    def fused(self, step: Array, covariance: Array, interval_s: float) -> tuple[Array, Array]:
+    def fused(
+        self, step: Array, covariance: Array, interval_s: float, turn: Array | None = None
+    ) -> tuple[Array, Array]:
         """A step that was measured, weighed against the motion so far.
 
         Args:
             step: (4, 4) ``T_before_now``, chain units.
             covariance: (6, 6) of its left twist, rotation first.
             interval_s: time since the frame before.
+            turn: (3, 3) rotation of a gyro that is known to be right.
 
         Returns:
             The step and its covariance.
         """
         if self._interval_s > 0:
             ratio = max(self._ratio(interval_s), 1.0)
-            off = se3.log(self.expected(interval_s) @ se3.inverse(step))
+            off = se3.log(self.expected(interval_s, turn) @ se3.inverse(step))
             before = self._covariance * ratio**2
             change = np.diag(np.repeat(self._variance, 3)) * ratio**2
             if self._count >= _FEWEST:

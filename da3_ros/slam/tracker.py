@@ -236,7 +236,7 @@ class Tracker:
             T_ref_before, covariance = self._before(features.taken(inlier), pixels_before[inlier], T_ref_cam)
         step = se3.inverse(T_ref_before) @ T_ref_cam
         if self._stamp_ns is not None:
-            step, covariance = self._momentum.fused(step, covariance, interval_s)
+            step, covariance = self._momentum.fused(step, covariance, interval_s, turn if sure else None)
         if count < self._config.min_inliers:
             self._momentum.slow()
         if count:
