@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -152,3 +153,60 @@ def test_unseen_steps_do_not_teach_that_motion_never_changes():
         momentum.fused(step(0.05, 0.01), covariance(0.5, 0.5), 0.1)
     found, _ = momentum.fused(step(0.055, 0.012), covariance(3e-4, 3e-4), 0.1)
     assert found[0, 3] == pytest.approx(0.055, abs=1e-3)
+
+
+# --- what a review found
+
+
+def test_frames_stamped_in_pairs_are_tracked_as_well():
+    """A driver that stamps on arrival delivers two frames at nearly the same time now and then."""
+    frames = list(world(2))
+    for i in range(5, len(frames) - 1, 5):
+        late_by = round(0.98 * (frames[i + 1].stamp_ns - frames[i].stamp_ns))
+        frames[i] = replace(frames[i], stamp_ns=frames[i].stamp_ns + late_by)
+    slam, estimates = run(frames, 0)
+    assert {e.state for e in estimates[3:]} == {State.TRACKING}
+    assert errors_mm(slam.trajectory(), frames) < 20
+
+
+def test_the_path_does_not_step_where_a_segment_ends():
+    frames = list(world(1))[:45]
+    slam, estimates = run(frames, 0)
+    for end in (lambda: slam.cut("gap"), slam.finish):
+        end()
+        there = slam.status().T_map_odom @ estimates[-1].T_odom_cam
+        assert np.allclose(slam.path().T_map_cam[-1], there, atol=1e-9)
+
+
+def test_a_frame_between_the_steps_of_the_first_live_window_counts_once():
+    frames = list(world(1))
+    config = Config()
+    slam, predictor = Slam(config), open_predictor(config)
+    slam.track(frames[0])
+    first = slam.request()
+    for frame in frames[1:7]:
+        slam.track(frame)
+    slam.integrate(predictor.predict(first))
+    live = predictor.predict(slam.request())
+    steps = slam.integrating(live)
+    estimate = None
+    while True:
+        try:
+            next(steps)
+        except StopIteration:
+            break
+        if estimate is None:
+            estimate = slam.track(frames[7])
+    estimate = slam.track(frames[8 if estimate else 7])
+    T = np.stack([frame.truth.T_world_cam for frame in frames])
+    true = (se3.inverse(T[0]) @ T[estimate.frame_id])[:3, 3]
+    found = estimate.T_map_cam[:3, 3]
+    assert np.linalg.norm(found * np.linalg.norm(true) / np.linalg.norm(found) - true) < 0.05
+    assert np.linalg.norm(found) < 1.4 * np.linalg.norm(true)
+
+
+def test_a_covariance_that_says_nothing_is_not_weighed():
+    momentum = walked()
+    for covariance in (np.full((6, 6), np.nan), 1e20 * np.ones((6, 6)), np.diag([np.inf] * 6)):
+        found, _ = momentum.fused(step(0.05), covariance, 0.1)
+        assert np.array_equal(found, step(0.05))

@@ -14,6 +14,8 @@ from da3_ros.geometry.se3 import Array
 
 _MEMORY = 30  # steps
 _FEWEST = 5  # steps before a change can be told to be unusual
+_LONGEST = 3.0  # times the interval before, over which motion is taken to go on
+_MOST = 1.0  # variance, rad^2 and chain units^2; a step that is known worse than that is not known
 _LEAST = 1e-6  # 1-sigma, rad and chain units
 _LIKELY = 0.2  # of the covariance of a step, which is cautious: prudence must not hand the step to the motion so far
 _FITTING = 25.0  # squared Mahalanobis distance of a step; beyond it this is a jerk, and motion changes by more
@@ -31,7 +33,7 @@ class Momentum:
         self._count = 0
 
     def expected(self, interval_s: float, turn: Array | None = None) -> Array:
-        """The step (4, 4) over an interval if motion does not change; turned as a gyro says (3, 3), where one is given."""
+        """The step (4, 4) over an interval if motion does not change; turned as a gyro says (3, 3), if given."""
         step = se3.interpolate(np.eye(4), self._velocity, self._ratio(interval_s))
         return step if turn is None else se3.make(turn, step[:3, 3])
 
@@ -49,6 +51,8 @@ class Momentum:
         Returns:
             The step and its covariance.
         """
+        if not np.abs(covariance).max() < _MOST:
+            return step, covariance
         if self._interval_s > 0:
             ratio = max(self._ratio(interval_s), 1.0)
             off = se3.log(self.expected(interval_s, turn) @ se3.inverse(step))
@@ -69,6 +73,7 @@ class Momentum:
 
     def slow(self) -> None:
         """Nothing was seen: do not run away."""
+        self._covariance = self._covariance + np.diag((0.5 * se3.log(self._velocity)) ** 2)
         self._velocity = se3.interpolate(np.eye(4), self._velocity, 0.5)
 
     def stop(self) -> None:
@@ -83,4 +88,5 @@ class Momentum:
         self._variance = self._variance + (np.maximum(found, _LEAST**2) - self._variance) / self._count
 
     def _ratio(self, interval_s: float) -> float:
-        return interval_s / self._interval_s if self._interval_s > 0 else 1.0
+        # Stamps of arrival come in pairs: a step over next to no time says nothing of the one after it.
+        return min(interval_s / self._interval_s, _LONGEST) if self._interval_s > 0 else 1.0

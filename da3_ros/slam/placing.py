@@ -77,7 +77,7 @@ class Placing:
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
     ) -> Steps[None]:
         """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
-        waiting = list(request.new)
+        waiting = [replace(t, T_chain_cam=k.T_chain_cam) for t, k in zip(request.new, placed, strict=True)]
         for i, keyframe in enumerate(placed):
             ids, aside = self._observe(keyframe, waiting[i])
             self._tracker.shift(ids, aside)

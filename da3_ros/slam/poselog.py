@@ -29,7 +29,7 @@ class PoseLog:
         )  # T_anchor_cam as tracked, chain units, without the row that is always the same
         self._T_map_cam = np.zeros((256, 3, 4))  # as known right after the frame
         self._keyframes: list[int] = []  # row of each
-        self._firsts: list[int] = []  # keyframes that nothing was tracked to: the first of each segment
+        self._firsts: set[int] = set()  # keyframes that nothing was tracked to: the first of each segment
         self._rows: dict[int, int] = {}  # recent frame ids only
         self._corrected: list[int] = []  # rows since the newest keyframe that are where their predictions say
         self._open = 0  # rows from here on have no keyframe yet
@@ -66,7 +66,7 @@ class PoseLog:
         row, index = self._rows[frame_id], len(self._keyframes)
         first = self._anchor[row] == _NONE
         if first:
-            self._firsts.append(index)
+            self._firsts.add(index)
         moved = slice(self._open if first else row + 1, self._count)
         back = se3.inverse(_whole(self._way[row]))
         self._way[moved] = se3.normalized(back @ _whole(self._way[moved]))[:, :3]
@@ -159,7 +159,7 @@ class PoseLog:
         frames = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length) + starts[own] + 1
         span = np.maximum(self._stamps[rows] - self._stamps[starts], 1)
         share = np.clip((self._stamps[frames] - self._stamps[starts[own]]) / span[own], 0.0, 1.0)
-        T[frames] = se3.normalized(T[frames] @ se3.exp(share[:, None] * off[own]))
+        T[frames] = T[frames] @ se3.exp(share[:, None] * off[own])
 
     def _share(self, first: int, last: int) -> Array:
         """How much of the time between two rows has gone by at each of the rows from the one to the other."""

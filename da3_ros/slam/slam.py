@@ -79,6 +79,7 @@ class Slam:
         self._T_odom_cam = np.eye(4)
         self._state, self._reason = State.INIT, self._loops.problem
         self._weak_since: int | None = None
+        self._shown: int | None = None  # the frame whose own prediction came last
         self._placed = False  # the latest frame was tracked, or tracking was tried
         self._was_lost = False  # since the last keyframe: nothing but a prediction ties the next one to it
         self._last_keyframe_ns = 0
@@ -100,7 +101,8 @@ class Slam:
             # Steps, not poses against the reference: a prediction may since have moved the frame before.
             step = track.step if self._placed else self._first_step(track, frame.stamp_ns)
             T_chain_cam = se3.normalized(self._latest.T_chain_cam @ step) if self._latest else step
-            self._inertia.tracked(track.step if track.inliers >= self._config.tracker.min_inliers else None)
+            seen = self._placed and track.inliers >= self._config.tracker.min_inliers
+            self._inertia.tracked(track.step if seen else None)
         else:
             step = se3.inverse(T_chain_cam) @ self._unseen(T_chain_cam)
             T_chain_cam = T_chain_cam @ step
@@ -153,7 +155,7 @@ class Slam:
         ``cut`` and ``finish`` come after the last.
         """
         steps = self._integrating(prediction)
-        if self._chain.newest is None:
+        if not self._placed:
             return completed(steps)  # before the first keyframe has its landmarks there is nothing to track by
         return (yield from steps)
 
@@ -240,6 +242,7 @@ class Slam:
         self._priors.cut()
         self._segment += 1
         self._reason = reason
+        self._end_way()
         self._log.cut()
         return self._chain.retire_all()
 
@@ -298,6 +301,7 @@ class Slam:
         Returns:
             (keyframes for the map, submap -> T_map_submap (4, 4), submap -> factor on its size)
         """
+        self._end_way()
         return self._chain.retire_all(), *self._chain.final_anchors()
 
     # ------------------------------------------------------------ tracking
@@ -314,13 +318,18 @@ class Slam:
     def _first_step(self, track: Track, stamp_ns: int) -> Array:
         """Motion (4, 4) of the first frame that has landmarks, whose track leads all the way from the reference.
 
-        Where the frame before is nobody knew; it is put on this way by its time, and what was said of it moves along.
+        Where the frame before is nobody knew, unless it was predicted itself; it is put on this way by its time, and
+        what was said of it moves along.  A gyro has turned it already.
         """
         reference, latest = self._chain.newest, self._latest
         assert reference is not None
         assert latest is not None
+        T_ref_latest = self._T_reference_latest()
+        if self._shown == latest.frame.id:
+            return se3.inverse(T_ref_latest) @ track.T_ref_cam
         share = (latest.frame.stamp_ns - reference.stamp_ns) / max(stamp_ns - reference.stamp_ns, 1)
-        T_ref_latest = se3.interpolate(np.eye(4), track.T_ref_cam, float(np.clip(share, 0, 1)))
+        between = se3.interpolate(np.eye(4), track.T_ref_cam, float(np.clip(share, 0, 1)))
+        T_ref_latest = between if self._inertia.turn is None else se3.make(T_ref_latest[:3, :3], between[:3, 3])
         self._rebase(latest.T_chain_cam, reference.T_chain_cam @ T_ref_latest)
         self._log.lead(T_ref_latest)
         return se3.inverse(T_ref_latest) @ track.T_ref_cam
@@ -442,6 +451,7 @@ class Slam:
         reference = self._chain.newest
         assert reference is not None, "live frames are predicted together with placed keyframes"
         T_ref_cam = se3.inverse(reference.T_chain_cam) @ T_chain_cam
+        self._shown = request.new[0].frame.id
         if not self._placing.refines:
             self._log.correct(request.new[0].frame.id, T_ref_cam)
         self._sights.add_live(request.new[0].frame.stamp_ns, depth, reference, T_ref_cam)
@@ -451,6 +461,13 @@ class Slam:
         assert self._latest is not None
         assert self._chain.newest is not None
         return se3.inverse(self._chain.newest.T_chain_cam) @ self._latest.T_chain_cam
+
+    def _end_way(self) -> None:
+        """No keyframe will follow: the log's last way leads to where the latest frame is."""
+        T_newest_latest = self._T_newest_latest()
+        if T_newest_latest is not None:
+            assert self._latest is not None
+            self._log.correct(self._latest.frame.id, T_newest_latest)
 
     def _T_newest_latest(self) -> Array | None:
         return self._T_reference_latest() if self._chain.newest and self._latest else None

@@ -237,9 +237,9 @@ class Tracker:
         step = se3.inverse(T_ref_before) @ T_ref_cam
         if self._stamp_ns is not None:
             step, covariance = self._momentum.fused(step, covariance, interval_s, turn if sure else None)
-        if count < self._config.min_inliers:
+        if not count:
             self._momentum.slow()
-        if count:
+        else:
             sigma = Sigma(sigma.rotation, sigma.translation, *_axes(covariance))
         self._T_ref_cam = T_ref_cam
         self._previous, self._stamp_ns = gray, stamp_ns
