@@ -182,7 +182,7 @@ def test_another_size_is_dropped_until_reset(bench, walk):
         return [s for s in bench.status[begin:] if "from 160x120 to 80x60" in s.reason and dropped(s)]
 
     assert "~/reset" in bench.until(told, "the reason")[0].reason
-    status = bench.until_status(lambda s: dropped(s) == {"size_changed": 3}, "all three")
+    bench.until_status(lambda s: dropped(s) == {"size_changed": 3}, "all three")
     assert bench.call(Trigger, "reset").success
     camera.show(resized(frame, 80, 60) for frame in walk[6:9])
     bench.until_status(lambda s: (s.session_id, s.frames_accepted, dropped(s)) == (2, 3, {}), "the new size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ pytest.importorskip("torch", reason="torch is not installed")
 import torch
 import training_worlds
 
+import da3_ros
 from da3_ros.cli import main
 from da3_ros.errors import ModelError
 from da3_ros.geometry import se3
 from da3_ros.geometry.scale_shift import fit_scale_shift
 from da3_ros.model.checkpoint import load
+from da3_ros.model.heads import RayHead
 from da3_ros.model.layout import WEIGHTS
 from da3_ros.model.presets import PRESETS, TINY, Preset
 from da3_ros.training import state as states
@@ -450,3 +453,22 @@ def test_views_without_depth_do_not_spoil_a_verdict(worlds):
     with_depth, without = (judge(network, [worlds[0], other], (112, 84), per_world=2) for other in (worlds[1], nothing))
     assert np.isfinite(with_depth.abs_rel)
     assert np.isfinite(without.abs_rel)
+
+
+SHIPPED = Path(da3_ros.__file__).parent / "model" / "shipped" / "da3-tiny"
+
+
+def test_half_precision_holds_the_ray_head_that_is_shipped(worlds):
+    """Its convolutions are linear up to a layer norm, so that nothing but half precision feels their scale."""
+    network = load(SHIPPED).network
+    levels = {}
+    network.rays.register_forward_pre_hook(lambda _, args: levels.update(args=args))
+    images = plain_batch(worlds[0], (1, 4), (112, 84)).images[0]
+    with torch.no_grad():
+        rays = network(images).rays
+        head = network.rays.half()
+        head.norm.float()
+        head.out.float()
+        halved, _ = RayHead.forward(head, [level.half() for level in levels["args"][0]], levels["args"][1])
+    assert torch.isfinite(halved).all()
+    assert float((halved - rays).abs().max()) < 0.05

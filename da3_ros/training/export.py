@@ -10,6 +10,7 @@ import torch
 
 from da3_ros.model.checkpoint import write_checkpoint
 from da3_ros.model.network import Network
+from da3_ros.training.bounds import make_room
 
 
 def export(folder: Path, network: Network, *, half: bool = True, longest: int | None = None) -> None:
@@ -24,7 +25,9 @@ def export(folder: Path, network: Network, *, half: bool = True, longest: int | 
     Raises:
         OutputError: the folder cannot be written.
     """
-    written = copy.deepcopy(network).to(torch.float16 if half else torch.float32)
+    written = copy.deepcopy(network)
+    make_room(written.rays)
+    written = written.to(torch.float16 if half else torch.float32)
     if longest is not None:
         written.preset = replace(network.preset, longest=longest)
     write_checkpoint(folder, written)
