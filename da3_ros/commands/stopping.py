@@ -76,27 +76,39 @@ class WatchedPredictor:
 
 
 @contextmanager
-def interruptible(source: StoppableSource) -> Iterator[list[int]]:
+def interruptible(source: StoppableSource | None = None, *, background: bool = False) -> Iterator[list[int]]:
     """Within, the first Ctrl-C stops the source and the second one raises KeyboardInterrupt.
+
+    Args:
+        source: what is stopped; None: whoever asked looks at the list.
+        background: SIGTERM does the same, and Ctrl-C does so too where a shell has its background job ignore it.
 
     Yields:
         A list that holds the signal once there was one.
     """
     caught: list[int] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def asked(number: int, _: FrameType | None) -> None:
         caught.append(number)
-        source.stop()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if source is not None:
+            source.stop()
+        restore()
         # Straight to the file: the signal may have come while Python was writing to it.
         start = b"\n" if sys.stderr.isatty() else b""
         os.write(2, start + b"da3: interrupted; saving what there is (Ctrl-C again: stop at once)\n")
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored (nohup), or somebody else's
+    def restore() -> None:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if background else (signal.SIGINT,)
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (ours or background):  # ignored (nohup), or somebody else's
         yield caught
         return
-    signal.signal(signal.SIGINT, stop)
+    for number in numbers:
+        signal.signal(number, asked)
     try:
         yield caught
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()

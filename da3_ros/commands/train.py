@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from da3_ros.commands import options
@@ -67,6 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     if given is None and (arguments.resume or arguments.judge) and (out / "config.yaml").exists():
         given = out / "config.yaml"
     config = configs.load(given)
+    options.require(
+        arguments.start is None or not arguments.resume,
+        "--start begins a run and --resume goes on with one; give one of them",
+    )
     options.require((arguments.teach is None) == (arguments.teacher is None), "--teach and --teacher go together")
     os.nice(max(0, _NICE - os.nice(0)))
     if arguments.teach is not None:
@@ -85,12 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     saved = states.load(out / states.STATE) if arguments.resume else None
     if saved is None and (out / states.STATE).exists():
         raise OutputError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
-    options.require(
-        arguments.start is None or saved is None, "--start begins a run and --resume goes on with one; give one of them"
-    )
     start = None if arguments.start is None else _trained(arguments.start)
     trained, judged = _worlds(out, config)
-    _train(arguments, config, saved or start, trained, judged)
+    _train(arguments, config, saved, start, trained, judged)
     return 0
 
 
@@ -137,23 +136,23 @@ def _teach(out: Path, config: TrainingConfig, arguments: argparse.Namespace) -> 
 def _train(
     arguments: argparse.Namespace,
     config: TrainingConfig,
-    begun: State | Network | None,
+    saved: State | None,
+    start: Network | None,
     worlds: list[CachedWorld],
     judged: list[CachedWorld],
 ) -> None:
     """Train until told to stop."""
     import math
 
+    from da3_ros.commands.stopping import interruptible
     from da3_ros.config import dump
     from da3_ros.files import write_atomic
-    from da3_ros.model.network import Network
     from da3_ros.model.presets import TINY
     from da3_ros.training import state as states
     from da3_ros.training.trainer import Log, Trainer, Until
 
     out: Path = arguments.out
-    saved = begun if isinstance(begun, states.State) else None
-    trainer = Trainer(config, TINY, worlds, begun if isinstance(begun, Network) else None)
+    trainer = Trainer(config, TINY, worlds, start)
     log = Log(out)
     if saved is not None:
         trainer.resume(saved)
@@ -165,42 +164,24 @@ def _train(
     write_atomic(out / "config.yaml", dump(config, comments=True))
     until = Until(math.inf if arguments.minutes is None else arguments.minutes, arguments.steps)
     _say(f"step {trainer.step} of {config.steps}, {len(worlds)} worlds, {_millions(trainer):.1f} M parameters")
-    stop = _Stop()
-    for step, found, row in trainer.train(until):
-        line = log.add(step, trainer.minutes, found, row)
-        if line is not None:
-            shown = ("loss", "patches", "rays", "camera", "attention", "displacement")
-            parts = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
-            _say(f"step {step}  {trainer.minutes:.0f} min  {parts}  {line['views_per_s']:.1f} views/s")
-        if stop.asked:
-            break
-        if step % config.save_every == 0:
-            states.save(out / states.STATE, trainer.state())
-        if step % config.judge_every == 0:
-            _judge(out, trainer, log, judged)
+    # After the step that is being done, so that what is saved is whole.
+    with interruptible(background=True) as caught:
+        for step, found, row in trainer.train(until):
+            line = log.add(step, trainer.minutes, found, row)
+            if line is not None:
+                shown = ("loss", "patches", "rays", "camera", "attention", "displacement")
+                parts = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
+                _say(f"step {step}  {trainer.minutes:.0f} min  {parts}  {line['views_per_s']:.1f} views/s")
+            if caught:
+                break
+            if step % config.save_every == 0:
+                states.save(out / states.STATE, trainer.state())
+            if step % config.judge_every == 0:
+                _judge(out, trainer, log, judged)
     states.save(out / states.STATE, trainer.state())
     _judge(out, trainer, log, judged)
-    ended = "interrupted" if stop.asked else "stopped"
+    ended = "interrupted" if caught else "stopped"
     _say(f"{ended} at step {trainer.step}; go on with: da3 train --resume --out {out}")
-
-
-class _Stop:
-    """Ctrl-C and SIGTERM ask to stop after the step that is being done, so that what is saved is whole.
-
-    A background process of a shell ignores Ctrl-C; whoever ends it politely finds its work saved too.  Asked again, it
-    stops at once, with what was saved last.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self.asked:
-            sys.exit(128 + number)
-        self.asked = True
 
 
 def _trained(folder: Path) -> Network:

@@ -12,12 +12,6 @@ def halve(network: Network | MonoNetwork) -> Network | MonoNetwork:
     precision whatever their inputs are.
     """
     network.half()
-    if isinstance(network, MonoNetwork):
-        network.head.output_conv2.float()
-        network.head.sky_output_conv2.float()
-        return network
-    network.depth.output_conv2.float()
-    network.rays.norm.float()
-    network.rays.out.float()
-    network.camera.float()
+    for layer in network.last_layers:
+        layer.float()
     return network

@@ -40,6 +40,11 @@ class Network(nn.Module):
         self.camera = CameraHead(2 * preset.dim)
         self.camera_encoder = CameraEncoder(preset.dim)
 
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """Those that compute in single precision whatever the others do."""
+        return self.depth.output_conv2, self.rays.norm, self.rays.out, self.camera
+
     def forward(self, images: Tensor, reference: int = 0, cameras: Tensor | None = None) -> WindowOutput:
         """Predict a window in one go.
 
@@ -75,6 +80,11 @@ class MonoNetwork(nn.Module):
         self.backbone = Backbone(preset)
         self.neck = Neck(preset.dim, preset, embed=False)
         self.head = MonoHead(preset)
+
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """Those that compute in single precision whatever the others do."""
+        return self.head.output_conv2, self.head.sky_output_conv2
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> depth (N, H, W), to be multiplied by focal length / 300 for metres, and sky (N, H, W)."""

@@ -67,7 +67,7 @@ class Placing:
         """Poses (N, 4, 4) of a window's new frames, given where the window, the tracker and the gyro have them."""
         known = [s.keyframe for s in shared]
         depth = typical_depth(known)
-        if not self._refinement.enabled or depth is None or not all(view.posed for view in new):
+        if not self.refines or depth is None or not all(view.posed for view in new):
             return T_chain_cam
         before = known[-1].stamp_ns
         turned = [self._inertia.turned(before, tracked.frame.stamp_ns) for tracked in request.new]
@@ -83,12 +83,12 @@ class Placing:
             self._tracker.shift(ids, aside)
             self._schedule.shift(ids, aside)
             waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
-            if self._refinement.enabled and i < len(placed) - 1:
+            if self.refines and i < len(placed) - 1:
                 fresh = self.extend(keyframe, waiting[i])
                 waiting[i + 1 :] = [self._carried(fresh, keyframe, waiting[i], later) for later in waiting[i + 1 :]]
         yield "align"
         lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
-        if self._refinement.enabled:
+        if self.refines:
             known = [] if by.weak else agreeing(shared, by.seam.S_chain_win)
             seen = [(k, view) for k, view in zip(placed, new, strict=True) if view.posed]
             poses = [*(s.T_win_cam for s in known), *(view.T_win_cam for _, view in seen)]

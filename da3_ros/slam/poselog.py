@@ -24,12 +24,9 @@ class PoseLog:
         self._count = 0
         self._stamps = np.zeros(256, np.int64)
         self._anchor = np.zeros(256, np.int64)  # index of the keyframe before; of the first one, for frames before it
-        self._way = np.zeros(
-            (256, 3, 4)
-        )  # T_anchor_cam as tracked, chain units, without the row that is always the same
+        self._way = np.zeros((256, 3, 4))  # T_anchor_cam as tracked, chain units; the last row is always the same
         self._T_map_cam = np.zeros((256, 3, 4))  # as known right after the frame
         self._keyframes: list[int] = []  # row of each
-        self._firsts: set[int] = set()  # keyframes that nothing was tracked to: the first of each segment
         self._rows: dict[int, int] = {}  # recent frame ids only
         self._corrected: list[int] = []  # rows since the newest keyframe that are where their predictions say
         self._open = 0  # rows from here on have no keyframe yet
@@ -65,8 +62,6 @@ class PoseLog:
         """
         row, index = self._rows[frame_id], len(self._keyframes)
         first = self._anchor[row] == _NONE
-        if first:
-            self._firsts.add(index)
         moved = slice(self._open if first else row + 1, self._count)
         back = se3.inverse(_whole(self._way[row]))
         self._way[moved] = se3.normalized(back @ _whole(self._way[moved]))[:, :3]
@@ -76,15 +71,8 @@ class PoseLog:
         for old in [i for i, at in self._rows.items() if at < row]:
             del self._rows[old]
 
-    def lead(self, T_anchor_cam: Array) -> None:
-        """The latest frame is (4, 4) from its keyframe, and nothing was tracked in between: the way there was even."""
-        if self._count and self._anchor[self._count - 1] != _NONE:
-            rows = np.arange(self._keyframes[-1] + 1, self._count)
-            for row, share in zip(rows, self._share(self._keyframes[-1], self._count - 1)[1:], strict=True):
-                self._way[row] = se3.interpolate(np.eye(4), T_anchor_cam, float(share))[:3]
-
     def correct(self, frame_id: int, T_anchor_cam: Array) -> None:
-        """A frame since the newest keyframe is (4, 4) from it, as its own prediction says: the way leads there.
+        """A frame since the newest keyframe is (4, 4) from it: the way leads there.
 
         What it was off by goes to the frames since the last one that was corrected; those after it move along, up to
         the next one that was.
@@ -139,7 +127,8 @@ class PoseLog:
         way = _whole(self._way[:n])
         way[:, :3, 3] *= scale[np.maximum(anchor, 0), None]
         T[known] = T_map_kf[anchor[known]] @ way[known]
-        ends = {row: T_map_kf[k] for k, row in enumerate(self._keyframes) if k not in self._firsts}
+        # Nothing leads to the first keyframe of a segment, which is its own anchor.
+        ends = {row: T_map_kf[k] for k, row in enumerate(self._keyframes) if anchor[row] != k}
         if T_newest_latest is not None and anchor[-1] == len(self._keyframes) - 1:
             ends[n - 1] = T_map_kf[-1] @ scaled(T_newest_latest, float(scale[-1]))
         if ends:

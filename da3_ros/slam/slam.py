@@ -331,7 +331,7 @@ class Slam:
         between = se3.interpolate(np.eye(4), track.T_ref_cam, float(np.clip(share, 0, 1)))
         T_ref_latest = between if self._inertia.turn is None else se3.make(T_ref_latest[:3, :3], between[:3, 3])
         self._rebase(latest.T_chain_cam, reference.T_chain_cam @ T_ref_latest)
-        self._log.lead(T_ref_latest)
+        self._log.correct(latest.frame.id, T_ref_latest)
         return se3.inverse(T_ref_latest) @ track.T_ref_cam
 
     def _judge_tracking(self, track: Track | None, stamp_ns: int) -> State:

@@ -219,10 +219,9 @@ class Tracker:
             sure: the gyro is known to be right; it is asked first and not only where the motion so far does not do.
         """
         interval_s = 0.0 if self._stamp_ns is None else 1e-9 * (stamp_ns - self._stamp_ns)
-        moved = se3.normalized(self._T_ref_cam @ self._momentum.expected(interval_s))
-        guesses = [moved]
+        guesses = [se3.normalized(self._T_ref_cam @ self._momentum.expected(interval_s))]
         if turn is not None:
-            guesses.insert(0 if sure else 1, se3.make(self._T_ref_cam[:3, :3] @ turn, moved[:3, 3]))
+            guesses.insert(0 if sure else 1, self._T_ref_cam @ self._momentum.expected(interval_s, turn))
         pixels_before = self._features.pixels
         T_ref_cam, inlier, sigma = self._find_from(gray, guesses)
         features, count = self._features, int(inlier.sum())

@@ -60,6 +60,7 @@ class Trainer:
         """
         self.config, self.preset = config, preset
         self.network = initial_network(preset, config.seed)
+        self._bounds = Bounds(self.network.rays)
         keep_last_in_single(self.network)
         if start is not None:
             if _sizes(start.preset) != _sizes(preset):
@@ -69,7 +70,6 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self._make = BatchMaker(worlds, config.data, config.seed)
         self._seeds = [world.seed for world in worlds]
-        self._bounds = Bounds(self.network.rays, initial_network(preset, config.seed).rays)
         self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
         self.step, self.minutes = 0, 0.0
 
@@ -271,7 +271,7 @@ def _dense(rng: np.random.Generator, views: int, share: float) -> Tensor | None:
 
 def keep_last_in_single(network: Network) -> None:
     """Have the last layers compute in single precision whatever is around them, as they do where networks run."""
-    for module in (network.depth.output_conv2, network.rays.norm, network.rays.out, network.camera):
+    for module in network.last_layers:
         module.forward = _in_single(module.forward)  # type: ignore[method-assign]
 
 
