@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,7 +209,8 @@ def test_with_noise_ours_is_no_worse_than_the_official_estimator(official_from_r
     """On centred cameras, the best case of the official one, which takes every camera for centred.
 
     Where our camera is unknown, its principal point is too, and 1,008 rays tell it from a turn no better than they
-    do: the rotation then pays for it, at 1.5 times the error, and the focal length and the centre gain.
+    do: what is known of principal points keeps the rotation's error below 1.2 times theirs, and the focal length and
+    the centre gain.
     """
     errors = {"official": [], "known": [], "unknown": []}
     for seed in range(12):
@@ -223,4 +225,33 @@ def test_with_noise_ours_is_no_worse_than_the_official_estimator(official_from_r
     rms = {name: np.sqrt(np.mean(np.square(values), axis=0)) for name, values in errors.items()}
     assert (rms["known"] < rms["official"]).all(), rms
     assert (rms["unknown"][1:] < rms["official"][1:]).all(), rms
-    assert rms["unknown"][0] < 2 * rms["official"][0], rms
+    assert rms["unknown"][0] < 1.2 * rms["official"][0], rms
+
+
+def test_what_is_wrong_alike_over_regions_is_not_taken_for_many_observations():
+    """Errors of networks are smooth: a twentieth of the noise of single rays then misleads as much.
+
+    The principal point is known beforehand to some per cent, and columns of A to different degrees; a plain QR
+    decomposition, and a rotation nearest to A K, use neither.
+    """
+    errors: dict[str, list[float]] = {"fitted": [], "plain": [], "fitted, known": [], "plain, known": []}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        T, camera, maps = ray_maps(seed, 0.01 * rng.normal())
+        smooth = cv2.resize(rng.normal(0, 0.03, (4, 5, 3)), (36, 28), interpolation=cv2.INTER_CUBIC)
+        maps[..., :3] += smooth
+        p = np.stack([*np.meshgrid(np.arange(36), np.arange(28)), np.ones((28, 36))], axis=-1).reshape(-1, 3)
+        A = np.linalg.lstsq(p, maps[..., :3].reshape(-1, 3), rcond=None)[0].T
+        q, r = np.linalg.qr(A)
+        nearest = se3.nearest_rotation(A @ camera.resized(36, 28).matrix)
+        found = {
+            "plain": q * np.sign(np.diag(r)),
+            "plain, known": nearest,
+            "fitted": rays.camera_from_rays(maps, np.ones((28, 36)), SIZE).T_frame_cam,
+            "fitted, known": rays.camera_from_rays(maps, np.ones((28, 36)), SIZE, camera).T_frame_cam,
+        }
+        for name, rotation in found.items():
+            errors[name].append(angle_deg(rotation, T))
+    rms = {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in errors.items()}
+    assert rms["fitted"] < 0.8 * rms["plain"], rms
+    assert rms["fitted, known"] < 0.9 * rms["plain, known"], rms

@@ -3,8 +3,8 @@
 DA3 predicts per pixel a ray (d, t) with ``P = t + D d`` in the frame of the window: ``d = R K^-1 [u v 1]`` and
 ``t`` the camera centre (Depth Anything 3, arXiv 2511.10647, section 3.1).  The paper recovers R and K from a
 homography between the identity camera's directions and d; as the rays' third camera coordinate is 1 by definition,
-no homogeneous scale is free and ``d = A p`` is a plain weighted 3x3 least squares, ``A = R K^-1``.  A QR
-decomposition splits A; with K known, R is the rotation nearest to ``A K``.  Exact for any principal point.
+no homogeneous scale is free and ``d = A p`` is a plain weighted 3x3 least squares, ``A = R K^-1``, which ``splitting``
+takes apart.  Exact for any principal point.
 
 Outliers are found on a sample of the rays, a regular grid; the fit is then refined over all of them.  Pixels p come
 in rows and columns, so that every sum over them is a product of one small matrix per axis with a plane of numbers.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from da3_ros.geometry import robust, se3
+from da3_ros.geometry import robust, se3, splitting
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.se3 import Array
 
@@ -37,7 +37,9 @@ _SETTLED = 0.03  # standard errors of the sample: what moves by less has converg
 _REACH = 8.0  # standard deviations beyond which a ray counts nothing; at 7 the error on normal noise is 1 % larger
 _CHI2_3_MEDIAN = 2.366  # median of the squared norm of three standard normal numbers
 _EXACT = 1e-6  # no ray is an outlier for less (directions have z = 1): single precision ends there
-_FLATTEST = 1e-3  # least change of a direction over half the image: a view of a tenth of a degree
+# What a network says wrong it says wrong alike over whole regions: how well the fit is known follows from the sums of
+# the residuals over this many blocks along either side (standard errors clustered by block), not from single rays.
+_BLOCKS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,18 +88,14 @@ def camera_from_rays(
                 factor = robust.tukey_of_squares(_squared(residual), limit) * everything.weights
                 A = A + everything.solve(residual, factor)
             centre = _move_origin(everything.origins.reshape(3, -1), factor.ravel(), centre, spread)
-    # A, in the centred and scaled pixels of the fit, is R K^-1 with its own K.
-    q, r = np.linalg.qr(A)
-    signs = np.sign(np.diag(r))
-    q, r = q * signs, r * signs[:, None]
-    if not (np.linalg.det(q) > 0 and np.diag(r).min() > _FLATTEST * np.abs(r).max()):
-        raise ValueError("the rays do not form a camera: their directions are mirrored or flat")
-    scaling = _pixel_scaling(width, height)
+        information = everything.information(everything.residual(A), factor)
+    scaling = _pixel_scaling(width, height)  # A is over centred and scaled pixels
     if known is not None:
-        rotation = se3.nearest_rotation(A @ scaling @ known.resized(width, height).matrix)
+        rotation = splitting.rotation_of(A, information, scaling @ known.resized(width, height).matrix)
         return RayCamera(se3.make(rotation, centre), known.resized(*size))
-    K = np.linalg.inv(r @ scaling)  # upper triangular, as both are; its skew, which is noise, is dropped
-    return RayCamera(se3.make(q, centre), Pinhole.from_matrix(K / K[2, 2], width, height).resized(*size))
+    rotation, K = splitting.rotation_and_camera_of(A, information)
+    camera = Pinhole.from_matrix(np.linalg.inv(scaling) @ K, width, height)
+    return RayCamera(se3.make(rotation, centre), camera.resized(*size))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,8 +165,7 @@ class _RayGrid:
         Raises:
             ValueError: the normal equations do not determine it.
         """
-        moments = (self.rows.T @ factor @ self.columns).astype(float)  # sums of v^(2-i) u^(2-j)
-        normal = moments[_NORMAL_ROWS, _NORMAL_COLUMNS]
+        normal = self._normal(factor)
         mixed = (self.rows[:, 1:].T @ (residual * factor) @ self.columns[:, 1:]).astype(float)
         right = mixed[:, (1, 0, 1), (0, 1, 1)].T  # sums of p d^T
         # The determinant over that of a multiple of the identity: 1e-17 on a line, 1e-9 for two neighbouring lines.
@@ -178,6 +175,27 @@ class _RayGrid:
             raise ValueError("the confident rays lie on a line")
         change: Array = np.linalg.solve(normal, right).T
         return change
+
+    def information(self, residual: Plane, factor: Plane) -> Array:
+        """Information (3, 3) about each row of A, fitted under weights (h, w): the normal matrix over the noise."""
+        rows, columns = (np.arange(n) * _BLOCKS // n for n in factor.shape)
+        starts = [np.flatnonzero(np.diff(of, prepend=-1)) for of in (rows, columns)]
+
+        def summed(planes: Plane) -> Array:
+            of_rows = np.add.reduceat(planes, starts[0], axis=-2)
+            return np.add.reduceat(of_rows, starts[1], axis=-1).astype(float)
+
+        weight = summed(factor)
+        total, blocks = float(weight.sum()), int(np.count_nonzero(weight))
+        free = blocks / max(blocks - 3, 1)  # each component of A has three parameters
+        variance = free * float((summed(residual * factor) ** 2).sum()) / (3 * total)
+        return self._normal(factor) / max(variance, _EXACT**2)
+
+    def _normal(self, factor: Plane) -> Array:
+        """Sums (3, 3) of factor (h, w) times p p^T."""
+        moments = (self.rows.T @ factor @ self.columns).astype(float)  # sums of v^(2-i) u^(2-j)
+        normal: Array = moments[_NORMAL_ROWS, _NORMAL_COLUMNS]
+        return normal
 
 
 # Where the sums of u u, u v, u, v v, v and 1 lie in the table of moments.
