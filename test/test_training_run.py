@@ -23,8 +23,9 @@ from da3_ros.model.heads import RayHead
 from da3_ros.model.layout import WEIGHTS
 from da3_ros.model.presets import PRESETS, TINY, Preset
 from da3_ros.training import state as states
-from da3_ros.training.batch import plain_batch
+from da3_ros.training.batch import BatchMaker, plain_batch
 from da3_ros.training.config import CurriculumConfig, OptimiserConfig, TrainingConfig
+from da3_ros.training.curriculum import difficulty
 from da3_ros.training.export import export
 from da3_ros.training.initial import _place_channels, initial_network, sine_positions
 from da3_ros.training.judge import depth_errors, judge, pose_errors
@@ -472,3 +473,23 @@ def test_half_precision_holds_the_ray_head_that_is_shipped(worlds):
         halved, _ = RayHead.forward(head, [level.half() for level in levels["args"][0]], levels["args"][1])
     assert torch.isfinite(halved).all()
     assert float((halved - rays).abs().max()) < 0.05
+
+
+def test_a_way_for_origins_brings_what_the_features_know_to_the_rays(worlds):
+    """At the start of a run from trained weights, here of a ray head that says nothing of origins."""
+    start = load(SHIPPED).network.float()
+    with torch.no_grad():
+        start.rays.out.weight[3:6] = 0
+        start.rays.out.bias[3:6] = 0
+    config = replace(CONFIG, curriculum=replace(CONFIG.curriculum, small_steps=1000), way_for_origins=48)
+    limits = difficulty(config.curriculum, 0)
+    views = [BatchMaker(worlds, config.data, config.seed)(step, limits, config.views_per_step) for step in range(8)]
+    laid = Trainer(config, TINY, worlds, start).averaged()
+    explained = {}
+    for name, network in (("start", start), ("laid", laid)):
+        with torch.no_grad():
+            said = torch.cat([run(network, batch.images).rays[..., 3:].mean(dim=(1, 2)) for batch in views])
+        true = torch.cat([batch.rays[..., 3:].mean(dim=(2, 3)).flatten(0, 1) for batch in views])
+        explained[name] = float(1 - (said - true).square().sum() / (true - true.mean(dim=0)).square().sum())
+    assert explained["start"] < 0.1, explained
+    assert explained["laid"] > 0.2, explained  # what there is to know of rooms unlike those that it was trained on

@@ -99,6 +99,9 @@ class TrainingConfig:
     known_camera_share: float = param(0.0, "share of the steps with cameras given", low=0, high=1)
     threads: int = param(1, "threads of torch", low=1)
     bf16: bool = param(False, "autocast to bfloat16; pays on processors that multiply in it")
+    way_for_origins: int = param(
+        0, "views on which, before the first step of a run from trained weights, a way for origins is fitted", low=0
+    )
     save_every: int = param(200, "steps between checkpoints", low=1)
     judge_every: int = param(500, "steps between evaluations on held-out worlds", low=1)
     data: DataConfig = field(default_factory=DataConfig)

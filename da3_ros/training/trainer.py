@@ -28,6 +28,7 @@ from da3_ros.training.config import OptimiserConfig, TrainingConfig
 from da3_ros.training.curriculum import difficulty
 from da3_ros.training.initial import initial_network
 from da3_ros.training.losses import Losses, early_losses, losses
+from da3_ros.training.origins import lay_way
 from da3_ros.training.passes import first_look, run
 from da3_ros.training.readouts import Readouts
 from da3_ros.training.worlds import CachedWorld
@@ -62,16 +63,23 @@ class Trainer:
         self.network = initial_network(preset, config.seed)
         self._bounds = Bounds(self.network.rays)
         keep_last_in_single(self.network)
+        self._make = BatchMaker(worlds, config.data, config.seed)
         if start is not None:
             if _sizes(start.preset) != _sizes(preset):
                 raise ModelError(f"{start.preset.name} has other sizes than {preset.name}; start from a {preset.name}")
             self.network.load_state_dict(start.state_dict())
+            if config.way_for_origins:
+                lay_way(self.network, self._views(config.way_for_origins))
         self.readouts = Readouts(preset)
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
-        self._make = BatchMaker(worlds, config.data, config.seed)
         self._seeds = [world.seed for world in worlds]
         self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
         self.step, self.minutes = 0, 0.0
+
+    def _views(self, count: int) -> list[Batch]:
+        """At least so many views, as the first steps will have them."""
+        each, limits = self.config.views_per_step, difficulty(self.config.curriculum, 0)
+        return [self._make(step, limits, each) for step in range(math.ceil(count / each))]
 
     def resume(self, saved: states.State) -> None:
         """Go on from a state.
