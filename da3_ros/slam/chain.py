@@ -196,5 +196,6 @@ class Chain:
             if self.places is not None:
                 self.places.keep(keyframe)
             keyframe.frame = keyframe.depth = None
+            keyframe.T_chain_cam = keyframe.T_chain_cam.copy()  # a view holds the poses of its whole window
         self.active = self.active[len(leaving) :]
         return fused

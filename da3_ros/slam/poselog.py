@@ -8,6 +8,7 @@ a camera moves from frame to frame better than where it is, and windows and the 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
@@ -24,8 +25,9 @@ class PoseLog:
         self._count = 0
         self._stamps = np.zeros(256, np.int64)
         self._anchor = np.zeros(256, np.int64)  # index of the keyframe before; of the first one, for frames before it
-        self._way = np.zeros((256, 3, 4))  # T_anchor_cam as tracked, chain units; the last row is always the same
-        self._T_map_cam = np.zeros((256, 3, 4))  # as known right after the frame
+        # T_anchor_cam as tracked, chain units, without its last row: some metres, for which single precision will do.
+        self._way = np.zeros((256, 3, 4), np.float32)
+        self._known = np.zeros((256, 7))  # T_map_cam right after the frame: place, quaternion
         self._keyframes: list[int] = []  # row of each
         self._rows: dict[int, int] = {}  # recent frame ids only
         self._corrected: list[int] = []  # rows since the newest keyframe that are where their predictions say
@@ -38,13 +40,13 @@ class PoseLog:
     def append(self, frame_id: int, stamp_ns: int, step: Array, T_map_cam: Array) -> None:
         """Add a frame: its motion (4, 4) since the frame before, chain units, and its pose as known right now."""
         if self._count == len(self._stamps):
-            for name in ("_stamps", "_anchor", "_way", "_T_map_cam"):
+            for name in ("_stamps", "_anchor", "_way", "_known"):
                 old = getattr(self, name)
                 new = np.zeros((2 * len(old), *old.shape[1:]), old.dtype)  # takes memory where it is written to
                 new[: len(old)] = old
                 setattr(self, name, new)
         row = self._count
-        self._stamps[row], self._T_map_cam[row] = stamp_ns, T_map_cam[:3]
+        self._stamps[row], self._known[row] = stamp_ns, _packed(T_map_cam)
         self._rows[frame_id] = row
         if row == self._open:
             self._anchor[row], self._way[row] = _NONE, np.eye(4)[:3]
@@ -103,11 +105,12 @@ class PoseLog:
 
     def revise_causal(self, frame_id: int, T_map_cam: Array) -> None:
         """Replace the pose known right after a frame, where its own prediction came before the next frame."""
-        self._T_map_cam[self._rows[frame_id]] = T_map_cam[:3]
+        self._known[self._rows[frame_id]] = _packed(T_map_cam)
 
     def causal(self) -> Trajectory:
         """Poses as known right after each frame."""
-        return self._in_time_order(_whole(self._T_map_cam[: self._count]))
+        known = self._known[: self._count]
+        return self._in_time_order(se3.from_quaternion(known[:, :3], known[:, 3:]))
 
     def final(self, T_map_kf: Array, scale: Array, T_newest_latest: Array | None = None) -> Trajectory:
         """Poses of all frames.
@@ -165,9 +168,15 @@ class PoseLog:
         return Trajectory(stamps[kept], T[kept], keyframe[kept])
 
 
-def _whole(T: Array) -> Array:
+def _whole(T: NDArray[np.floating]) -> Array:
     """Transforms (..., 4, 4) of their first three rows (..., 3, 4)."""
-    return se3.make(T[..., :3], T[..., 3])
+    rotation, place = T[..., :3].astype(float), T[..., 3].astype(float)
+    return se3.make(rotation, place)
+
+
+def _packed(T: Array) -> Array:
+    """Place and quaternion (7,) of a transform (4, 4)."""
+    return np.concatenate([T[:3, 3], se3.quaternion_from_rotation(T[:3, :3])])
 
 
 def scaled(T: Array, scale: float) -> Array:
