@@ -50,6 +50,10 @@ class MapOutputs(Protocol):
         """Publish camera poses in map axes."""
         ...
 
+    def path_took(self, seconds: float) -> None:
+        """Note what making and publishing it cost, so that long ones come less often."""
+        ...
+
     def withdraw(self, session: int) -> None:
         """Withdraw the map, graph and path of the session before this one."""
         ...
@@ -84,12 +88,14 @@ class MapperThread(threading.Thread):
         """Fuse keyframes where nothing else has changed (a cut)."""
         self._work.put(lambda: self._fuse(session, fused))
 
-    def publish_path(self, session: int, trajectory: Trajectory) -> None:
-        """Publish a path from this thread."""
+    def publish_path(self, session: int, path: Callable[[], Trajectory]) -> None:
+        """Make a path and publish it from this thread."""
 
         def publish() -> None:
             if session == self._session:
-                self._outputs.path(trajectory)
+                begin = time.monotonic()
+                self._outputs.path(path())
+                self._outputs.path_took(time.monotonic() - begin)
 
         self._work.put(publish)
 

@@ -258,7 +258,8 @@ class TrackerThread(threading.Thread):
     def _publish_path(self) -> None:
         if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
             begin = time.monotonic()
-            self._mapper.publish_path(self._session, self._in_map_axes(self._slam.path()))
+            path, body = self._slam.path_later(), self._body
+            self._mapper.publish_path(self._session, lambda: _in_map_axes(path(), body))
             self._outputs.path_took(time.monotonic() - begin)
 
     def _request(self) -> None:
@@ -281,9 +282,10 @@ class TrackerThread(threading.Thread):
         self._mapper.reset(session)
 
     def _trajectory(self, *, causal: bool) -> Trajectory:
-        return self._in_map_axes(self._slam.causal_trajectory() if causal else self._slam.trajectory())
+        return _in_map_axes(self._slam.causal_trajectory() if causal else self._slam.trajectory(), self._body)
 
-    def _in_map_axes(self, slam: Trajectory) -> Trajectory:
-        if self._body is None or len(slam) == 0:
-            return slam
-        return Trajectory(slam.stamps_ns, self._body.camera_pose(slam.T_map_cam), slam.keyframe)
+
+def _in_map_axes(slam: Trajectory, body: Body | None) -> Trajectory:
+    if body is None or len(slam) == 0:
+        return slam
+    return Trajectory(slam.stamps_ns, body.camera_pose(slam.T_map_cam), slam.keyframe)

@@ -143,7 +143,7 @@ class Chain:
         """Poses ``T_map_cam`` (K, 4, 4) and map units per chain unit (K,), as placed in the live map."""
         if not self.keyframes:
             return np.zeros((0, 4, 4)), np.zeros(0)
-        return np.stack([k.T_map_cam for k in self.keyframes]), np.array([k.scale for k in self.keyframes])
+        return np.array([k.T_map_cam for k in self.keyframes]), np.array([k.scale for k in self.keyframes])
 
     def final(self) -> tuple[Array, Array]:
         """The same with the scales smoothed, if asked for."""

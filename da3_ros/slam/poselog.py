@@ -107,6 +107,14 @@ class PoseLog:
         """Replace the pose known right after a frame, where its own prediction came before the next frame."""
         self._known[self._rows[frame_id]] = _packed(T_map_cam)
 
+    def snapshot(self) -> PoseLog:
+        """A copy for ``final`` on another thread, where thousands of poses take their time; made in little."""
+        other = PoseLog()
+        other._count, other._keyframes = self._count, list(self._keyframes)
+        for name in ("_stamps", "_anchor", "_way"):
+            setattr(other, name, getattr(self, name)[: self._count].copy())
+        return other
+
     def causal(self) -> Trajectory:
         """Poses as known right after each frame."""
         known = self._known[: self._count]

@@ -12,7 +12,7 @@ the last in steps, and frames are tracked between them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -289,7 +289,12 @@ class Slam:
 
     def path(self) -> Trajectory:
         """Every frame's pose in the live map, where ``status().T_map_odom`` leads too."""
-        return self._log.final(*self._chain.filtered(), self._T_newest_latest())
+        return self.path_later()()
+
+    def path_later(self) -> Callable[[], Trajectory]:
+        """The same as it is now, to be made on any thread and at any time."""
+        log, keyframes, latest = self._log.snapshot(), self._chain.filtered(), self._T_newest_latest()
+        return lambda: log.final(*keyframes, latest)
 
     def trajectory(self) -> Trajectory:
         """Every frame's pose given all that is known now, with the chain of scales smoothed."""
