@@ -255,3 +255,49 @@ def test_what_is_wrong_alike_over_regions_is_not_taken_for_many_observations():
     rms = {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in errors.items()}
     assert rms["fitted"] < 0.8 * rms["plain"], rms
     assert rms["fitted, known"] < 0.9 * rms["plain, known"], rms
+
+
+def test_a_fit_to_a_part_of_the_image_is_known_as_badly_as_it_is():
+    """Residuals sum up to nothing where the weight is: block by block over the image they would look like none."""
+    weights = np.full((28, 36), 1e-6)
+    weights[7:14, 9:18] = 1
+    errors: dict[str, list[float]] = {"fitted": [], "plain": []}
+    p = np.stack([*np.meshgrid(np.arange(9, 18), np.arange(7, 14)), np.ones((7, 9))], axis=-1).reshape(-1, 3)
+    for seed in range(40):
+        T, _, maps = ray_maps(seed, 0.01 * np.random.default_rng(seed).normal(), 0.01)
+        q, r = np.linalg.qr(np.linalg.lstsq(p, maps[7:14, 9:18, :3].reshape(-1, 3), rcond=None)[0].T)
+        errors["plain"].append(angle_deg(q * np.sign(np.diag(r)), T))
+        errors["fitted"].append(angle_deg(rays.camera_from_rays(maps, weights, SIZE).T_frame_cam, T))
+    rms = {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in errors.items()}
+    assert rms["fitted"] < 0.8 * rms["plain"], rms
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e6])
+def test_a_common_factor_of_the_confidences_has_no_say(factor):
+    _, _, maps = ray_maps(3, 0.05, 0.01)
+    plain, scaled = (rays.camera_from_rays(maps, np.full((28, 36), f), SIZE) for f in (1.0, factor))
+    assert angle_deg(plain.T_frame_cam, scaled.T_frame_cam) < 1e-6
+    assert abs(plain.camera.cx - scaled.camera.cx) < 1e-6
+
+
+@pytest.mark.parametrize("length", [0.8, 0.95, 1.2])
+def test_rays_of_another_length_are_of_the_same_camera(length):
+    T, camera, maps = ray_maps(1, 0.02)
+    maps[..., :3] *= length
+    found = rays.camera_from_rays(maps, np.ones((28, 36)), SIZE)
+    assert angle_deg(T, found.T_frame_cam) < 1e-6
+    assert np.abs(camera.matrix - found.camera.matrix).max() < 1e-5
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-12, 1e12, 1e30])
+def test_rays_of_an_absurd_length_form_a_camera_or_none(length):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        maps = ray_maps(seed, 0.0, 0.02)[2]
+        maps[..., :3] *= length * rng.uniform(0.1, 10, (28, 36, 1))
+        try:
+            found = rays.camera_from_rays(maps, np.ones((28, 36)), SIZE)
+        except ValueError:
+            continue
+        assert se3.is_rigid(found.T_frame_cam)
+        assert np.isfinite(found.camera.matrix).all()

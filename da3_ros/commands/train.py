@@ -87,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     saved = states.load(out / states.STATE) if arguments.resume else None
     if saved is None and (out / states.STATE).exists():
         raise OutputError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
+    options.require(
+        arguments.start is not None or arguments.resume or not config.way_for_origins,
+        "way_for_origins is fitted to a trained network; give one with --start",
+    )
     start = None if arguments.start is None else _trained(arguments.start)
     trained, judged = _worlds(out, config)
     _train(arguments, config, saved, start, trained, judged)

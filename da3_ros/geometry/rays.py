@@ -178,18 +178,20 @@ class _RayGrid:
 
     def information(self, residual: Plane, factor: Plane) -> Array:
         """Information (3, 3) about each row of A, fitted under weights (h, w): the normal matrix over the noise."""
-        rows, columns = (np.arange(n) * _BLOCKS // n for n in factor.shape)
-        starts = [np.flatnonzero(np.diff(of, prepend=-1)) for of in (rows, columns)]
+        starts = [_blocks(factor.sum(axis=axis)) for axis in (1, 0)]
 
         def summed(planes: Plane) -> Array:
             of_rows = np.add.reduceat(planes, starts[0], axis=-2)
             return np.add.reduceat(of_rows, starts[1], axis=-1).astype(float)
 
-        weight = summed(factor)
-        total, blocks = float(weight.sum()), int(np.count_nonzero(weight))
-        free = blocks / max(blocks - 3, 1)  # each component of A has three parameters
-        variance = free * float((summed(residual * factor) ** 2).sum()) / (3 * total)
-        return self._normal(factor) / max(variance, _EXACT**2)
+        weighted, weight = residual * factor, summed(factor)
+        total = float(weight.sum())
+        # As many as weigh alike; each component of A has three parameters, which take that many sums to zero.
+        blocks = total**2 / float((weight**2).sum())
+        together = blocks / max(blocks - 3, 1) * float((summed(weighted) ** 2).sum()) / 3
+        alone = float(_squared(weighted).sum()) / 3  # as if every ray were wrong for itself
+        exact = _EXACT**2 * float((factor**2).sum())
+        return self._normal(factor) * (total / max(together, alone, exact))
 
     def _normal(self, factor: Plane) -> Array:
         """Sums (3, 3) of factor (h, w) times p p^T."""
@@ -207,6 +209,13 @@ def _pixel_scaling(width: int, height: int) -> Array:
     """Matrix (3, 3) from pixels to [-1, 1] along the longer side; keeps the normal equations well conditioned."""
     span = max(width, height) / 2
     return np.array([[1 / span, 0, -(width - 1) / 2 / span], [0, 1 / span, -(height - 1) / 2 / span], [0, 0, 1.0]])
+
+
+def _blocks(weight: Plane) -> NDArray[np.intp]:
+    """Where the parts begin that divide weights (N,) in ``_BLOCKS`` of about the same sum."""
+    before = np.cumsum(weight) - weight / 2
+    part = np.floor(before * (_BLOCKS / max(float(weight.sum()), 1e-30)))
+    return np.flatnonzero(np.diff(part, prepend=-1))
 
 
 def _squared(residual: Plane) -> Plane:

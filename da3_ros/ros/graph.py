@@ -11,7 +11,7 @@ from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
 from da3_ros.msg import PoseGraph, PoseGraphEdge
 from da3_ros.ros.messages import header, pose, to_stamp
-from da3_ros.slam.poselog import scaled
+from da3_ros.slam.ways import scaled
 from da3_ros.types import FusedKeyframe, LoopEdge
 
 

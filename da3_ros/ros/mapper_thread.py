@@ -51,7 +51,7 @@ class MapOutputs(Protocol):
         ...
 
     def path_took(self, seconds: float) -> None:
-        """Note what making and publishing it cost, so that long ones come less often."""
+        """A path that was asked for is out, or of no use any more, and cost this."""
         ...
 
     def withdraw(self, session: int) -> None:
@@ -92,9 +92,11 @@ class MapperThread(threading.Thread):
         """Make a path and publish it from this thread."""
 
         def publish() -> None:
-            if session == self._session:
-                begin = time.monotonic()
-                self._outputs.path(path())
+            begin = time.monotonic()
+            try:
+                if session == self._session:
+                    self._outputs.path(path())
+            finally:
                 self._outputs.path_took(time.monotonic() - begin)
 
         self._work.put(publish)

@@ -60,6 +60,7 @@ class Outputs:
         self._latched: set[Publisher[Any]] = set()  # topics on which a message of this session is kept
         self._path_pace = Pace(config.node.path_rate_hz)
         self._path_known: tuple[tuple[int, ...], int] = ((), 0)  # revision published, subscribers then
+        self._path_waits = False  # the mapper has one to make
         self._path_cache: dict[int, tuple[Array, PoseStamped]] = {}
         self._stamp_ns = 0
         self._metric = False
@@ -124,7 +125,7 @@ class Outputs:
 
     def wants_path(self, revision: tuple[int, ...]) -> bool:
         """Whether a path is due that is new, or new to somebody who listens."""
-        if not self._path_pace.due():
+        if self._path_waits or not self._path_pace.due():
             return False
         listeners = self._path.get_subscription_count()
         known, before = self._path_known
@@ -132,13 +133,15 @@ class Outputs:
         if not listeners or (revision == known and listeners <= before):
             return False
         self._path_known = (revision, listeners)
+        self._path_waits = True
         return True
 
-    def path_took(self, seconds: float) -> None:
-        """Pace the path by what it costs."""
-        self._path_pace.took(seconds)
-
     # ------------------------------------------------------------ mapper thread
+
+    def path_took(self, seconds: float) -> None:
+        """The path that was asked for is out, or of no use any more; pace the next by what it cost."""
+        self._path_pace.took(seconds)
+        self._path_waits = False
 
     def path(self, trajectory: Trajectory) -> None:
         """Publish the path: each pose with its own stamp; older poses are thinned beyond the cap."""

@@ -58,11 +58,7 @@ class TrackOutputs(DepthOutputs, Protocol):
         ...
 
     def wants_path(self, revision: tuple[int, ...]) -> bool:
-        """Whether somebody waits for a path of this revision and one is due."""
-        ...
-
-    def path_took(self, seconds: float) -> None:
-        """Note what making a path cost, so that long ones come less often."""
+        """Whether somebody waits for a path of this revision, one is due, and none is being made."""
         ...
 
 
@@ -257,10 +253,8 @@ class TrackerThread(threading.Thread):
 
     def _publish_path(self) -> None:
         if self._outputs.wants_path((self._session, self.status.frames, self.status.windows)):
-            begin = time.monotonic()
             path, body = self._slam.path_later(), self._body
             self._mapper.publish_path(self._session, lambda: _in_map_axes(path(), body))
-            self._outputs.path_took(time.monotonic() - begin)
 
     def _request(self) -> None:
         if self._predicting or not self._predictor.ready.is_set():

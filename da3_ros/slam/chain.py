@@ -15,11 +15,11 @@ from da3_ros.slam.graph import Nodes, PoseGraph, Solution
 from da3_ros.slam.keyframe import Depth, Keyframe, Step
 from da3_ros.slam.levelling import Levelling
 from da3_ros.slam.places import Places
-from da3_ros.slam.poselog import scaled
 from da3_ros.slam.scale import ScaleChain
 from da3_ros.slam.schedule import Tracked
 from da3_ros.slam.seam import Seam
 from da3_ros.slam.submaps import Submaps
+from da3_ros.slam.ways import scaled
 from da3_ros.types import FusedKeyframe
 
 

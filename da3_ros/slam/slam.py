@@ -29,13 +29,14 @@ from da3_ros.slam.keyframe import Depth, is_due
 from da3_ros.slam.landmarks import Seen
 from da3_ros.slam.loops import Loops
 from da3_ros.slam.placing import Placing
-from da3_ros.slam.poselog import PoseLog, scaled
+from da3_ros.slam.poselog import PoseLog
 from da3_ros.slam.priors import PriorClaims
 from da3_ros.slam.schedule import Kind, Request, Schedule, Tracked
 from da3_ros.slam.seam import Shared
 from da3_ros.slam.sight import Sight, Sights
 from da3_ros.slam.steps import Steps, completed
 from da3_ros.slam.tracker import Sigma, Track, Tracker
+from da3_ros.slam.ways import scaled
 from da3_ros.slam.window import View
 from da3_ros.types import (
     DepthMap,
@@ -293,12 +294,12 @@ class Slam:
 
     def path_later(self) -> Callable[[], Trajectory]:
         """The same as it is now, to be made on any thread and at any time."""
-        log, keyframes, latest = self._log.snapshot(), self._chain.filtered(), self._T_newest_latest()
-        return lambda: log.final(*keyframes, latest)
+        ways, keyframes, latest = self._log.ways(), self._chain.filtered(), self._T_newest_latest()
+        return lambda: ways.final(*keyframes, latest)
 
     def trajectory(self) -> Trajectory:
         """Every frame's pose given all that is known now, with the chain of scales smoothed."""
-        return self._log.final(*self._chain.final(), self._T_newest_latest())
+        return self._log.ways().final(*self._chain.final(), self._T_newest_latest())
 
     def finish(self) -> tuple[list[FusedKeyframe], dict[int, Array], dict[int, float]]:
         """At the end: the keyframes still in the window, and where and how large submaps are on the final trajectory.

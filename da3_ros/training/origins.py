@@ -8,7 +8,7 @@ to it: they carry what a linear map of the last features says of the origin, unc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,27 +28,28 @@ _LOUDNESS = 0.7  # spread of the origins beside that of the channels with which 
 Channels = list[int]
 
 
-def lay_way(network: Network, batches: Sequence[Batch]) -> None:
+def lay_way(network: Network, batches: Callable[[], Iterable[Batch]]) -> None:
     """Let the mean origin of rays be what a linear map of the last features says, in place.
 
     Depth and the directions of rays lose the channels that said least; some hundred steps of training mend them.
 
     Args:
         network: any-view network, trained.
-        batches: some thousand views, to fit the map on.
+        batches: gives some thousand views, the same ones each time, to fit the map on.
     """
     make_room(network.rays)
     with torch.no_grad():
-        seen = _look(network, batches)
+        seen = _look(network, batches())
         weight, bias = _ridge(seen.features, seen.true_origins)
         start = _carry(network, seen)
         # Wide enough to pass the layer norm beside the others; the last layer takes the gain away again.
-        gain = _LOUDNESS * seen.spread[network.rays.conv].mean() / (seen.features @ weight + bias).std()
+        fitted = (seen.features @ weight + bias).std().clamp(min=1e-6)
+        gain = _LOUDNESS * seen.spread[network.rays.conv].mean() / fitted
         first, last = _conv(network.neck.projects[3]), network.rays.out
         assert first.bias is not None
         assert last.bias is not None
         first.weight[start], first.bias[start] = gain * weight.T[..., None, None], gain * bias
-        said = _look(network, batches).origins
+        said = _look(network, batches()).origins
         middle = said.mean(dim=0)
         back = ((said - middle) * seen.true_origins).sum() / (said - middle).square().sum().clamp(min=1e-12)
         last.weight[3:6] *= back
@@ -69,7 +70,7 @@ class _Seen:
         return _least(self.spread[layer] * heard_by.transpose(0, 1).flatten(1).norm(dim=1), count)
 
 
-def _look(network: Network, batches: Sequence[Batch]) -> _Seen:
+def _look(network: Network, batches: Iterable[Batch]) -> _Seen:
     spreads: dict[nn.Module, list[Tensor]] = {}
     features, origins, truth = [], [], []
 
@@ -77,7 +78,7 @@ def _look(network: Network, batches: Sequence[Batch]) -> _Seen:
         spreads.setdefault(layer, []).append(said.transpose(0, 1).flatten(1).std(dim=1))
 
     with ExitStack() as hooks:
-        for module in (network.neck, network.rays):
+        for module in (network.neck, network.rays, network.depth):
             for layer in module.modules():
                 if isinstance(layer, nn.Conv2d | Fusion):
                     hooks.callback(layer.register_forward_hook(note).remove)
@@ -106,10 +107,11 @@ def _carry(network: Network, seen: _Seen) -> Channels:
     neck, head = network.neck, network.rays
     resize, layer = _conv(neck.resize_layers[3]), _conv(neck.layers[3])
     fusions: list[Fusion] = [getattr(head.pyramid, f"refinenet{i}") for i in (4, 3, 2, 1)]
+    of_depth: list[Fusion] = [getattr(network.depth.pyramid, f"refinenet{i}") for i in (4, 3, 2, 1)]
     start = seen.quietest(neck.projects[3], resize.weight)
     resized = seen.quietest(resize, layer.weight)
     # One set for all levels, since each is added to the next.
-    spreads = [seen.spread[module] / seen.spread[module].mean() for module in (*neck.layers, *fusions)]
+    spreads = [seen.spread[module] / seen.spread[module].mean() for module in (*neck.layers, *fusions, *of_depth)]
     channels = _least(torch.stack(spreads).norm(dim=0), 3)
     _pass_on(resize, start, resized)
     _pass_on(layer, resized, channels)
@@ -120,6 +122,11 @@ def _carry(network: Network, seen: _Seen) -> Channels:
             if residual is not None:
                 _pass_by(residual, channels)
         _pass_on(fusion.out_conv, channels, channels)
+    for fusion in of_depth:  # reads the same levels, and must not hear what is not for it
+        for residual in (fusion.resConfUnit1, fusion.resConfUnit2):
+            if residual is not None:
+                residual.conv1.weight[:, channels] = 0
+        fusion.out_conv.weight[:, channels] = 0
     chain = [_conv(conv) for conv in (*head.output_conv1, head.conv)]
     for conv, following in pairwise(chain):
         target = seen.quietest(conv, following.weight)

@@ -69,17 +69,18 @@ class Trainer:
                 raise ModelError(f"{start.preset.name} has other sizes than {preset.name}; start from a {preset.name}")
             self.network.load_state_dict(start.state_dict())
             if config.way_for_origins:
-                lay_way(self.network, self._views(config.way_for_origins))
+                lay_way(self.network, lambda: self._views(config.way_for_origins))
         self.readouts = Readouts(preset)
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self._seeds = [world.seed for world in worlds]
         self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
         self.step, self.minutes = 0, 0.0
 
-    def _views(self, count: int) -> list[Batch]:
+    def _views(self, count: int) -> Iterator[Batch]:
         """At least so many views, as the first steps will have them."""
         each, limits = self.config.views_per_step, difficulty(self.config.curriculum, 0)
-        return [self._make(step, limits, each) for step in range(math.ceil(count / each))]
+        for step in range(math.ceil(count / each)):
+            yield self._make(step, limits, each)
 
     def resume(self, saved: states.State) -> None:
         """Go on from a state.
