@@ -88,7 +88,8 @@ def camera_from_rays(
                 factor = robust.tukey_of_squares(_squared(residual), limit) * everything.weights
                 A = A + everything.solve(residual, factor)
             centre = _move_origin(everything.origins.reshape(3, -1), factor.ravel(), centre, spread)
-        information = everything.information(everything.residual(A), factor)
+        # Where K is known, only what is known of some columns of A beside the others counts.
+        information = everything.normal(factor) if known else everything.information(everything.residual(A), factor)
     scaling = _pixel_scaling(width, height)  # A is over centred and scaled pixels
     if known is not None:
         rotation = splitting.rotation_of(A, information, scaling @ known.resized(width, height).matrix)
@@ -165,7 +166,7 @@ class _RayGrid:
         Raises:
             ValueError: the normal equations do not determine it.
         """
-        normal = self._normal(factor)
+        normal = self.normal(factor)
         mixed = (self.rows[:, 1:].T @ (residual * factor) @ self.columns[:, 1:]).astype(float)
         right = mixed[:, (1, 0, 1), (0, 1, 1)].T  # sums of p d^T
         # The determinant over that of a multiple of the identity: 1e-17 on a line, 1e-9 for two neighbouring lines.
@@ -191,9 +192,9 @@ class _RayGrid:
         together = blocks / max(blocks - 3, 1) * float((summed(weighted) ** 2).sum()) / 3
         alone = float(_squared(weighted).sum()) / 3  # as if every ray were wrong for itself
         exact = _EXACT**2 * float((factor**2).sum())
-        return self._normal(factor) * (total / max(together, alone, exact))
+        return self.normal(factor) * (total / max(together, alone, exact))
 
-    def _normal(self, factor: Plane) -> Array:
+    def normal(self, factor: Plane) -> Array:
         """Sums (3, 3) of factor (h, w) times p p^T."""
         moments = (self.rows.T @ factor @ self.columns).astype(float)  # sums of v^(2-i) u^(2-j)
         normal: Array = moments[_NORMAL_ROWS, _NORMAL_COLUMNS]

@@ -29,7 +29,6 @@ from da3_ros.types import Estimate, Frame, Priors, Status, Trajectory
 
 T = TypeVar("T")
 
-_JOIN_S = 0.1  # so long a frame waits for an integration at most, about; on two quiet cores it takes half of that
 _PATH_CHECK_S = 0.2  # somebody may begin to listen to the path when no frame comes any more
 
 
@@ -223,16 +222,11 @@ class TrackerThread(threading.Thread):
             self._joining = Joining(self._slam, finished.prediction, self._stopwatch)
 
     def _join(self) -> None:
-        """Some steps of the integration under way; one that does not fit is refused.
-
-        Not one alone: each frame between two steps is tracked by landmarks that are about to move.
-        """
+        """One step of the integration under way: a frame waits for no more.  What does not fit is refused."""
         if self._joining is None or self._body is None:
             return
         try:
-            until = time.monotonic() + _JOIN_S
-            while (integration := self._joining.advance()) is None and time.monotonic() < until:
-                pass
+            integration = self._joining.advance()
         except PredictorError as error:
             self._refuse(error)
             return

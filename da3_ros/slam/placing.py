@@ -83,10 +83,13 @@ class Placing:
             self._tracker.shift(ids, aside)
             self._schedule.shift(ids, aside)
             waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
+            yield "align"
             if self.refines and i < len(placed) - 1:
                 fresh = self.extend(keyframe, waiting[i])
-                waiting[i + 1 :] = [self._carried(fresh, keyframe, waiting[i], later) for later in waiting[i + 1 :]]
-        yield "align"
+                yield "find"
+                for j in range(i + 1, len(waiting)):
+                    waiting[j] = self._carried(fresh, keyframe, waiting[i], waiting[j])
+                    yield "align"
         lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
         if self.refines:
             known = [] if by.weak else agreeing(shared, by.seam.S_chain_win)
@@ -123,6 +126,14 @@ class Placing:
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
         known = points[rows], covariance[rows], landmarks.texture[rows]
         self._tracker.add(gray, Features(new.ids, *known, pixels, alive, misses))
+
+        def completed(later: Tracked) -> Tracked:
+            """One that was tracked since ``extend``, and without what is new."""
+            without = len(new.ids) and not among(new.ids, later.seen.ids).any()
+            return self._carried(new, keyframe, tracked, later) if without else later
+
+        if self.refines:
+            self._schedule.complete(completed)
 
     def _observe(self, keyframe: Keyframe, tracked: Tracked) -> tuple[Ids, Array]:
         """Where the keyframe saw landmarks (N,): aside of where flow had brought them by pixels (N, 2)."""
