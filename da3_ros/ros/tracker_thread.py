@@ -1,7 +1,7 @@
-"""The thread that owns Slam: every frame gets a pose at once, predictions are joined as they come.
+"""The thread that owns Slam: every frame gets a pose at once, predictions are joined step by step as they come.
 
-A frame waits for an integration for a tenth of a second at most; then it is tracked, and the rest follows it, so that
-neither starves.  Depth is what it does when no frame waits for its pose and nothing is being joined (``DepthDesk``).
+A frame waits for a little of an integration, and is followed by a little at least, so that neither starves.  Depth is
+what it does when no frame waits for its pose and nothing is being joined (``DepthDesk``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from da3_ros.types import Estimate, Frame, Priors, Status, Trajectory
 
 T = TypeVar("T")
 
+_JOIN_S = 0.008  # of an integration are done between two frames at least: under load it must not take for ever
 _PATH_CHECK_S = 0.2  # somebody may begin to listen to the path when no frame comes any more
 
 
@@ -222,11 +223,13 @@ class TrackerThread(threading.Thread):
             self._joining = Joining(self._slam, finished.prediction, self._stopwatch)
 
     def _join(self) -> None:
-        """One step of the integration under way: a frame waits for no more.  What does not fit is refused."""
+        """A little of the integration under way: a frame waits for no more.  What does not fit is refused."""
         if self._joining is None or self._body is None:
             return
         try:
-            integration = self._joining.advance()
+            until = time.monotonic() + _JOIN_S
+            while (integration := self._joining.advance()) is None and time.monotonic() < until:
+                pass
         except PredictorError as error:
             self._refuse(error)
             return
