@@ -228,6 +228,13 @@ def test_parts_of_the_loss_by_hand():
     assert float(loss.certainty_loss(c, error, valid, 0.2)) == pytest.approx(certainty)
     ray, zero = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), torch.zeros(6)
     assert float(loss.weighted_ray_error(ray, zero)) == pytest.approx(0.1 + 0.2 + 0.9 + 15 / 2)
+    rays = torch.zeros(2, 8, 10, 6)
+    aside, noisy = rays.clone(), rays.clone()
+    aside[..., 0] += 0.09  # one of the nine numbers of a linear map
+    noisy[:, ::2, ::2, 0] += 0.09
+    noisy[:, 1::2, ::2, 0] -= 0.09
+    assert float(loss.turn_loss(aside, rays)) == pytest.approx(0.01, rel=1e-3)
+    assert float(loss.turn_loss(noisy, rays)) < 0.2 * 0.01
     camera = torch.tensor([[7.0, 0, 0, 0, 0, 0, 0, 0.1, 0.3]])
     assert float(loss.camera_loss(camera, torch.zeros(1, 9))) == pytest.approx(1 + 0.3 * 0.2)
 
@@ -264,6 +271,7 @@ def test_the_truth_has_no_loss(worlds):
     for name in ("depth", "gradient", "camera", "attention", "place", "displacement", "patches"):
         assert abs(parts[name]) < 1e-3, name
     assert abs(parts["rays"]) < 1e-6
+    assert abs(parts["turns"]) < 1e-6
     assert parts["points"] < 0.02  # depth is interpolated where the rays are
     early = loss.early_losses(LossConfig(), batch, log_attention, centre.log())
     assert max(map(abs, early.parts.values())) < 1e-3

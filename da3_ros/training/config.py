@@ -62,6 +62,7 @@ class LossConfig:
     gradient: float = param(0.5, "gradients of depth", low=0)
     rays: float = param(10.0, "rays", low=0)
     origins: float = param(15.0, "mean origin of a view's rays, which all are the same point", low=0)
+    turns: float = param(15.0, "linear part over the image of ray directions, by which a camera is fitted", low=0)
     points: float = param(0.5, "points made of depth and rays", low=0)
     camera: float = param(15.0, "cameras of the camera head", low=0)
     certainty: float = param(0.1, "what teaches the confidences, which learn from nothing else", low=0)

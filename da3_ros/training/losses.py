@@ -8,6 +8,7 @@ unit.  Depth D, rays (d, t), P = t + D d; c is a confidence of 1 and above, m ma
     rays       mean of  |(d', t') - (d, t)|
     certainty  mean of  c e - w log c,  for depth and rays, the error e held fixed
     origins    mean over views of  |mean t' - t|
+    turns      mean over views of  |A' - A|,  A the least squares fit of d over pixels, as a camera is fitted
     points     mean over m of  |t' + D' d' - P|
     camera     mean of  |code' - code|
 
@@ -57,6 +58,7 @@ def losses(config: LossConfig, batch: Batch, passed: Passed, read: Read, dense: 
         "gradient": gradient_loss(passed.depth, depth, valid),
         "rays": ray_error.mean(),
         "origins": origin_loss(passed.rays, rays),
+        "turns": turn_loss(passed.rays, rays),
         "certainty": certainty_loss(passed.depth_confidence, depth_error, valid, config.reward)
         + certainty_loss(passed.ray_confidence, ray_error, None, config.reward),
         "points": point_loss(passed, depth, valid, rays),
@@ -117,6 +119,15 @@ def weighted_ray_error(rays: Tensor, truth: Tensor) -> Tensor:
 def origin_loss(rays: Tensor, truth: Tensor) -> Tensor:
     """Mean origins of views (V, h, w, 6): what is wrong alike all over a view counts beside what is not."""
     return (rays[..., 3:].mean(dim=(1, 2)) - truth[..., 3:].mean(dim=(1, 2))).abs().mean()
+
+
+def turn_loss(rays: Tensor, truth: Tensor) -> Tensor:
+    """Linear part over the image of directions (V, h, w, 6): what of their error moves and turns the fitted camera."""
+    height, width = rays.shape[1:3]
+    v, u = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    p = torch.stack([u, v, torch.ones_like(u)], dim=-1).flatten(0, 1)
+    fit = torch.linalg.solve(p.T @ p, p.T)  # (3, h w)
+    return (fit @ (rays - truth)[..., :3].float().flatten(1, 2)).abs().mean()
 
 
 def point_loss(passed: Passed, depth: Tensor, valid: Tensor, rays: Tensor) -> Tensor:
