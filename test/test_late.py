@@ -210,3 +210,34 @@ def test_a_covariance_that_says_nothing_is_not_weighed():
     for covariance in (np.full((6, 6), np.nan), 1e20 * np.ones((6, 6)), np.diag([np.inf] * 6)):
         found, _ = momentum.fused(step(0.05), covariance, 0.1)
         assert np.array_equal(found, step(0.05))
+
+
+@pytest.mark.parametrize(("seed", "hold"), [(1, 2), (2, 3), (4, 1)])
+def test_frames_between_the_steps_of_a_window_are_as_good_as_others(seed, hold):
+    """The node tracks frames while a window is joined: ``hold`` steps after each, where it is one go elsewhere."""
+    frames = list(open_source(f"world:{seed}?frames=60&size=320x240&rate=15"))
+    slam, predictor = Slam(Config()), open_predictor(Config())
+    out, due, steps = None, 0, None
+    sigmas, between, shifted = [], [], []
+    follow = slam._tracker.shift
+    slam._tracker.shift = lambda ids, pixels: (shifted.append(np.abs(pixels).max(initial=0)), follow(ids, pixels))
+    for i, frame in enumerate(frames):
+        estimate = slam.track(frame)
+        if estimate.covariance is not None:
+            sigmas.append(float(np.sqrt(np.trace(estimate.covariance[3:, 3:]))))
+            between.append(steps is not None)
+        if steps is None and out is not None and i >= due:
+            steps = slam.integrating(predictor.predict(out))
+        try:
+            for _ in range(hold if steps is not None else 0):
+                next(steps)
+        except StopIteration:
+            steps = out = None
+        if out is None:
+            out, due = slam.request(), i + 4
+    assert sum(between) > 10
+    assert max(shifted) < 10  # px: landmarks are found next to where flow had them
+    assert errors_mm(slam.trajectory(), frames) < 30
+    # Nothing becomes better known halfway: only what is told with the last step may shrink the covariance at once.
+    inside = [b / a for a, b, x, y in zip(sigmas, sigmas[1:], between, between[1:], strict=False) if x and y]
+    assert min(inside) > 0.7

@@ -266,3 +266,12 @@ def test_landmarks_are_kept_while_somebody_needs_them():
     landmarks.remove(np.array([2]))
     assert landmarks.views[1].ids.tolist() == [1, 3]
     assert landmarks.add(np.zeros((1, 3)), np.zeros((1, 3, 3)), np.zeros((1, 2, 2))).tolist() == [5]
+
+
+def test_what_was_seen_stays_in_order_when_older_landmarks_are_added():
+    one, other = (
+        Seen(np.array([3, 9]), np.array([[3.0, 0], [9, 0]])),
+        Seen(np.array([1, 7]), np.array([[1.0, 0], [7, 0]])),
+    )
+    both = one.joined(other)
+    assert both.ids.tolist() == both.pixels[:, 0].tolist() == [1, 3, 7, 9]

@@ -43,8 +43,7 @@ BUSY_BOUNDS = {
     "node: adjust": ("    bundle adjusted", 30.0, None),
     "node: move": ("    keyframes moved", None, None),
     "node: find": ("    new landmarks found", None, None),
-    "node: follow": ("    and followed", None, None),
-    "node: keep": ("    to the map and to places", None, None),
+    "node: keep": ("    and followed; to the map and to places", None, None),
     "node: integrate": ("any window, work on it", None, None),
 }
 Bounds = dict[str, tuple[str, float | None, float | None]]

@@ -19,7 +19,7 @@ STAGES = (
     *("decode", "queue", "track", "publish", "image_to_odom", "end_to_end"),
     *("predict", "integrate", "warp", "depth", "map"),
     # Windows of keyframes: all the work, its parts, and from the prediction to the refined pose.
-    *("place", "unpack", "join", "align", "adjust", "move", "find", "follow", "keep", "refined"),
+    *("place", "unpack", "join", "align", "adjust", "move", "find", "keep", "refined"),
 )
 
 _STATES = {

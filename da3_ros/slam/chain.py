@@ -36,6 +36,7 @@ class Chain:
         self.submaps = Submaps(config.map)
         self.graph = PoseGraph()
         self.certainty = Certainty()
+        self.certain: Keyframe | None = None  # of which it speaks
         self.levelling = Levelling()
         self.places: Places | None = None  # where views of keyframes that leave the window are kept
         self.revision = 0  # increments when loops have moved the keyframes
@@ -98,6 +99,7 @@ class Chain:
         else:
             T_before_new = se3.inverse(self.keyframes[keyframe.index - 1].T_chain_cam) @ keyframe.T_chain_cam
             self.certainty.step(T_before_new, keyframe.step, self.scale.sigma)
+        self.certain = keyframe
         turn, left = self.levelling.hear(keyframe)
         if keyframe.gravity is not None:
             self.certainty.level(keyframe.gravity.up, left)

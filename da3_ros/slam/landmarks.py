@@ -35,12 +35,13 @@ class Seen:
         return replace(self, pixels=self.pixels + shifts(self.ids, ids, pixels))
 
     def joined(self, other: Seen) -> Seen:
-        """Both; ``other`` has newer landmarks only."""
-        return Seen(
+        """Both; ``other`` has other landmarks."""
+        both = Seen(
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.pixels, other.pixels]),
             np.concatenate([self.sharp, other.sharp]),
         )
+        return both.taken(np.argsort(both.ids))
 
 
 def among(ids: Ids, others: Ids) -> NDArray[np.bool_]:

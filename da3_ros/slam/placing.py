@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +27,16 @@ from da3_ros.slam.window import View
 _DRIFT = 0.5  # measured over 20 keyframes on synthetic worlds: 0.8 %, where seams say 1.6 %
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fresh:
+    """Landmarks that were found in a keyframe, and which frames have been given them since."""
+
+    seen: Seen
+    keyframe: Keyframe
+    tracked: Tracked
+    given: set[int] = field(default_factory=set)  # ids
+
+
 class Placing:
     """Ties the refinement of the last keyframes to the chain and to the tracker."""
 
@@ -38,6 +48,7 @@ class Placing:
         self._chain, self._tracker, self._schedule = chain, tracker, schedule
         self._inertia = inertia
         self._refinement = Refinement(config, enabled=refine)
+        self._fresh: list[_Fresh] = []  # of the window that is being joined
 
     @property
     def doubt(self) -> float:
@@ -77,6 +88,7 @@ class Placing:
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
     ) -> Steps[None]:
         """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
+        self._fresh = []
         waiting = [replace(t, T_chain_cam=k.T_chain_cam) for t, k in zip(request.new, placed, strict=True)]
         for i, keyframe in enumerate(placed):
             ids, aside = self._observe(keyframe, waiting[i])
@@ -106,7 +118,9 @@ class Placing:
     def extend(self, keyframe: Keyframe, tracked: Tracked) -> Seen:
         """Find what is new in a placed keyframe, of this frame, and in keyframes that wait."""
         new = self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
-        self._schedule.complete(lambda later: self._carried(new, keyframe, tracked, later))
+        fresh = _Fresh(new, keyframe, tracked)
+        self._complete(fresh)
+        self._fresh.append(fresh)
         return new
 
     def follow(self, keyframe: Keyframe, tracked: Tracked, T_ref_latest: Array) -> None:
@@ -126,14 +140,22 @@ class Placing:
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
         known = points[rows], covariance[rows], landmarks.texture[rows]
         self._tracker.add(gray, Features(new.ids, *known, pixels, alive, misses))
+        for fresh in self._fresh:  # keyframes that were tracked since ``extend``
+            self._complete(fresh)
+        self._fresh = []
+
+    def _complete(self, fresh: _Fresh) -> None:
+        """Carry new landmarks into keyframes that wait and were not given them so far."""
+        landmarks = self._refinement.landmarks
+        new = fresh.seen.taken(landmarks.known(fresh.seen.ids))
 
         def completed(later: Tracked) -> Tracked:
-            """One that was tracked since ``extend``, and without what is new."""
-            without = len(new.ids) and not among(new.ids, later.seen.ids).any()
-            return self._carried(new, keyframe, tracked, later) if without else later
+            if later.frame.id in fresh.given:
+                return later
+            fresh.given.add(later.frame.id)
+            return self._carried(new, fresh.keyframe, fresh.tracked, later)
 
-        if self.refines:
-            self._schedule.complete(completed)
+        self._schedule.complete(completed)
 
     def _observe(self, keyframe: Keyframe, tracked: Tracked) -> tuple[Ids, Array]:
         """Where the keyframe saw landmarks (N,): aside of where flow had brought them by pixels (N, 2)."""

@@ -383,8 +383,12 @@ class Slam:
         reference = self._chain.newest
         if reference is None:
             return None
+        assert self._latest is not None
+        # While a window is joined, what is known is still of the keyframe before it.
+        known = self._chain.certain or reference
+        T_known_latest = se3.inverse(known.T_chain_cam) @ self._latest.T_chain_cam
         since = doubt * sigma.rotation, doubt * sigma.translation
-        return self._chain.certainty.at(self._T_reference_latest(), reference.scale, *since)
+        return self._chain.certainty.at(T_known_latest, reference.scale, *since)
 
     def _T_map_latest(self) -> Array:
         """Pose of the latest frame in the map: the reference's pose, then the way since at the reference's scale."""
@@ -429,8 +433,8 @@ class Slam:
         yield "move"
         self._placing.extend(placed[-1], request.new[-1])
         yield "find"
+        # In one step with what the covariance of the newest keyframe becomes: frames are known from either by both.
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
-        yield "follow"
         return self._chain.retire()
 
     def _level(self, new: Sequence[Tracked]) -> None:
