@@ -220,11 +220,12 @@ def _judge(out: Path, trainer: Trainer, log: Log, judged: list[CachedWorld]) -> 
 
 
 def _judge_all(out: Path, config: TrainingConfig) -> int:
-    """The figures of a run's network on all held-out worlds, for pairs and for larger windows."""
+    """The figures of a run's checkpoint on all held-out worlds, for pairs and for larger windows."""
     from da3_ros.files import write_atomic
     from da3_ros.model.checkpoint import load
     from da3_ros.model.folder import CARD
     from da3_ros.model.network import Network
+    from da3_ros.model.preprocess import LONGEST, fitted_size
     from da3_ros.training import state as states
     from da3_ros.training.card import card
     from da3_ros.training.curriculum import difficulty
@@ -234,7 +235,8 @@ def _judge_all(out: Path, config: TrainingConfig) -> int:
     network, saved = load(out / CHECKPOINT).network, states.load(out / states.STATE)
     assert isinstance(network, Network)
     _, judged = _worlds(out, config, len(HELD_OUT_SEEDS))
-    size = difficulty(config.curriculum, saved.step).size
+    # At the size that the checkpoint asks for, which may be set to another than it was trained at.
+    size = fitted_size(*difficulty(config.curriculum, saved.step).size, network.preset.longest or LONGEST)
     verdicts = {views: judge(network.float(), judged, size, views=views) for views in (2, 4)}
     for views, verdict in verdicts.items():
         _say(f"windows of {views} views in {len(judged)} held-out worlds: {verdict.text()}")

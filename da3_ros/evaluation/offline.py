@@ -120,6 +120,7 @@ class OfflineRun:
         compare = compare and truth is not None
         started = time.perf_counter()
         estimate = self._slam.track(frame)
+        self._latency.add("track", time.perf_counter() - started)
         T_world_cam = frame.truth.T_world_cam if frame.truth else None
         self._steps.add(estimate, T_world_cam)
         self._poses.add(estimate, T_world_cam)

@@ -170,7 +170,7 @@ PRESETS = {
     )
 }
 # Ours, small enough for a CPU, in this package.  Trained by `da3 train`; a checkpoint of it spells out its sizes.
-TINY = Preset("da3-tiny", "", APACHE, 160, 12, 5, (5, 7, 9, 11), 4, 24, (24, 40, 64, 96), longest=112)
+TINY = Preset("da3-tiny", "", APACHE, 160, 12, 5, (5, 7, 9, 11), 4, 24, (24, 40, 64, 96), longest=140)
 # Two networks behind one name: the giant's depth, scaled to the metric network's metres.
 NESTED = "da3nested-giant-large"
 NESTED_REPOSITORY = "depth-anything/DA3NESTED-GIANT-LARGE-1.1"

@@ -9,8 +9,8 @@ from da3_ros.training.config import TrainingConfig
 from da3_ros.training.judge import Verdict
 from da3_ros.training.state import State
 
-_LIMITS = """limits: synthetic rooms; images of about the size it was trained at; no metres; its cameras are coarse, so
-  that tracking has to carry the trajectory; cameras from its head (network.pose: head) are better than from its rays
+_LIMITS = """limits: synthetic rooms; images of about the size it was trained at; no metres; its cameras are coarse:
+  tracking has to carry the trajectory
 """
 
 
