@@ -54,8 +54,8 @@ def rotation_and_camera_of(A: Array, information: Array) -> tuple[Array, Array]:
         R, camera = _adjusted(R, camera, A / length, np.linalg.cholesky(information) * length)
     except np.linalg.LinAlgError:  # a ValueError in some releases of numpy only
         raise ValueError("the rays do not form a camera: nothing determines it") from None
-    K = np.asarray(np.linalg.inv(_inverse(camera)), float)
-    return R, K
+    (fx, fy), (cx, cy) = np.exp(camera[:2]), camera[2:4]
+    return R, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
 def _adjusted(R: Array, camera: Array, A: Array, root: Array) -> tuple[Array, Array]:

@@ -124,7 +124,7 @@ class Outputs:
             self._confidence.publish(messages.image(head, confidence, "32FC1"))
 
     def wants_path(self, revision: tuple[int, ...]) -> bool:
-        """Whether a path is due that is new, or new to somebody who listens."""
+        """Whether none is being made and one is due that is new, or new to somebody who listens."""
         if self._path_waits or not self._path_pace.due():
             return False
         listeners = self._path.get_subscription_count()

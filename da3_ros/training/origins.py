@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from da3_ros.model.heads import Fusion, RayHead, Residual
+from da3_ros.model.heads import Fusion, Pyramid, RayHead, Residual
 from da3_ros.model.network import Network
 from da3_ros.training.batch import Batch
 from da3_ros.training.bounds import make_room
@@ -106,27 +106,20 @@ def _carry(network: Network, seen: _Seen) -> Channels:
     """Give three channels of each layer over to what three of the last level's projection say; returns those."""
     neck, head = network.neck, network.rays
     resize, layer = _conv(neck.resize_layers[3]), _conv(neck.layers[3])
-    fusions: list[Fusion] = [getattr(head.pyramid, f"refinenet{i}") for i in (4, 3, 2, 1)]
-    of_depth: list[Fusion] = [getattr(network.depth.pyramid, f"refinenet{i}") for i in (4, 3, 2, 1)]
+    pyramids = head.pyramid, network.depth.pyramid
+    fusions = [fusion for pyramid in pyramids for fusion in pyramid.children()]
     start = seen.quietest(neck.projects[3], resize.weight)
     resized = seen.quietest(resize, layer.weight)
     # One set for all levels, since each is added to the next.
-    spreads = [seen.spread[module] / seen.spread[module].mean() for module in (*neck.layers, *fusions, *of_depth)]
+    spreads = [seen.spread[module] / seen.spread[module].mean() for module in (*neck.layers, *fusions)]
     channels = _least(torch.stack(spreads).norm(dim=0), 3)
     _pass_on(resize, start, resized)
     _pass_on(layer, resized, channels)
     for other in neck.layers[:3]:
         _conv(other).weight[channels] = 0
-    for fusion in fusions:
-        for residual in (fusion.resConfUnit1, fusion.resConfUnit2):
-            if residual is not None:
-                _pass_by(residual, channels)
-        _pass_on(fusion.out_conv, channels, channels)
-    for fusion in of_depth:  # reads the same levels, and must not hear what is not for it
-        for residual in (fusion.resConfUnit1, fusion.resConfUnit2):
-            if residual is not None:
-                residual.conv1.weight[:, channels] = 0
-        fusion.out_conv.weight[:, channels] = 0
+    for pyramid in pyramids:  # that of depth reads the same levels, and must not hear what is not for it
+        _unheard(pyramid, channels)
+    _handed_on(head.pyramid, channels)
     chain = [_conv(conv) for conv in (*head.output_conv1, head.conv)]
     for conv, following in pairwise(chain):
         target = seen.quietest(conv, following.weight)
@@ -146,12 +139,23 @@ def _pass_on(conv: nn.Conv2d, source: Channels, target: Channels) -> None:
         conv.bias[target] = 0
 
 
-def _pass_by(residual: Residual, channels: Channels) -> None:
-    """Let a residual branch neither hear nor disturb some channels."""
-    residual.conv1.weight[:, channels] = 0
-    residual.conv2.weight[channels] = 0
-    assert residual.conv2.bias is not None
-    residual.conv2.bias[channels] = 0
+def _unheard(pyramid: Pyramid, channels: Channels) -> None:
+    """Let nothing in a pyramid hear some channels."""
+    for module in pyramid.modules():
+        if isinstance(module, Residual):
+            module.conv1.weight[:, channels] = 0
+        elif isinstance(module, Fusion):
+            module.out_conv.weight[:, channels] = 0
+
+
+def _handed_on(pyramid: Pyramid, channels: Channels) -> None:
+    """Let a pyramid hand some channels on as they are."""
+    for module in pyramid.modules():
+        if isinstance(module, Residual):
+            assert module.conv2.bias is not None
+            module.conv2.weight[channels], module.conv2.bias[channels] = 0, 0
+        elif isinstance(module, Fusion):
+            _pass_on(module.out_conv, channels, channels)
 
 
 def _say(head: RayHead, source: Channels, pairs: Channels) -> None:
