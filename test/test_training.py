@@ -21,10 +21,10 @@ from da3_ros.training.batch import BatchMaker, example, plain_batch
 from da3_ros.training.config import CurriculumConfig, DataConfig, LossConfig, OptimiserConfig
 from da3_ros.training.curriculum import Difficulty, difficulty
 from da3_ros.training.matches import Matches, View, patch_matches, soft_targets
+from da3_ros.training.optimiser import learning_rate
 from da3_ros.training.passes import Passed
 from da3_ros.training.readouts import Read
 from da3_ros.training.split import HELD_OUT_SEEDS, training_seeds
-from da3_ros.training.trainer import learning_rate
 from da3_ros.training.windows import WindowSampler
 from da3_ros.training.worlds import drawn_spec, judging_spec, open_world, open_worlds, recorded_motions, write_world
 

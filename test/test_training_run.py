@@ -124,13 +124,15 @@ def test_the_attention_seen_is_the_one_that_acts(worlds):
 # --- the loop
 
 
-def test_a_resumed_run_is_the_same_run(worlds, tmp_path):
-    straight = Trainer(CONFIG, SMALL, worlds)
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_resumed_run_is_the_same_run(worlds, tmp_path, muon):
+    config = replace(CONFIG, optimiser=replace(CONFIG.optimiser, muon=muon))
+    straight = Trainer(config, SMALL, worlds)
     whole = [float(found.total.detach()) for _, found, _ in straight.train(Until(steps=6))]
-    first = Trainer(CONFIG, SMALL, worlds)
+    first = Trainer(config, SMALL, worlds)
     parts = [float(found.total.detach()) for _, found, _ in first.train(Until(steps=3))]
     states.save(tmp_path / states.STATE, first.state())
-    second = Trainer(CONFIG, SMALL, worlds)
+    second = Trainer(config, SMALL, worlds)
     second.resume(states.load(tmp_path / states.STATE))
     assert second.step == 3
     parts += [float(found.total.detach()) for _, found, _ in second.train(Until(steps=6))]
@@ -146,6 +148,9 @@ def test_a_state_that_does_not_fit_is_refused(worlds, tmp_path):
     wider = Trainer(CONFIG, replace(SMALL, dim=48), worlds)
     with pytest.raises(ModelError, match="other sizes"):
         wider.resume(states.load(tmp_path / states.STATE))
+    other = Trainer(replace(CONFIG, optimiser=replace(CONFIG.optimiser, muon=False)), SMALL, worlds)
+    with pytest.raises(ModelError, match="was another in the saved run"):
+        other.resume(states.load(tmp_path / states.STATE))
     (tmp_path / "bad.pt").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="is not the state of a training run"):
         states.load(tmp_path / "bad.pt")
@@ -195,12 +200,27 @@ def test_the_supervised_head_starts_as_a_matcher(worlds):
 
 def test_layers_that_say_small_numbers_go_slower(worlds):
     trainer = Trainer(CONFIG, SMALL, worlds)
-    factor = {id(p): group["factor"] for group in trainer._optimiser.param_groups for p in group["params"]}
+    factor = {id(p): group["factor"] for group in trainer._optimiser.groups for p in group["params"]}
     network, optimiser = trainer.network, CONFIG.optimiser
     assert factor[id(network.camera.fc_qvec.weight)] == optimiser.last_layers < 1
     assert factor[id(network.rays.out.weight)] == optimiser.dense > 1
     assert factor[id(network.backbone.blocks[0].norm1.bias)] == 1
     assert len(factor) == sum(1 for module in (network, trainer.readouts) for _ in module.parameters())
+
+
+def test_a_step_of_muon_is_as_large_as_one_of_adamw_and_turns_all_directions_alike(worlds):
+    trainer = Trainer(CONFIG, SMALL, worlds)
+    weight = trainer.network.backbone.blocks[-1].mlp.fc1.weight
+    before, rate = weight.detach().clone(), 1e-2
+    chance = torch.manual_seed(1)
+    gradient = torch.randn(weight.shape[0], 1, generator=chance) @ torch.ones(1, weight.shape[1])
+    weight.grad = gradient + 0.1 * torch.randn(weight.shape, generator=chance)  # almost of rank one
+    trainer._optimiser.step(rate)
+    moved = (before * (1 - rate * CONFIG.optimiser.weight_decay) - weight.detach()) / rate
+    assert float(moved.square().mean().sqrt()) == pytest.approx(0.2, rel=0.3)  # as AdamW's are in the middle of a run
+    size = torch.linalg.svdvals(moved)
+    assert size[0] < 3 * size[-1] < 0.1 * torch.linalg.svdvals(weight.grad)[0]
+    assert float((moved * gradient).sum()) > 0
 
 
 def test_time_is_up(worlds):

@@ -75,8 +75,9 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    """AdamW and its schedule."""
+    """AdamW, with or without Muon, and its schedule."""
 
+    muon: bool = param(True, "Muon for the matrices of the blocks; AdamW for the rest")
     rate: float = param(6e-4, "largest learning rate", low=0)
     last_layers: float = param(0.3, "factor on it for the layers that say cameras, and for read-outs", low=0)
     dense: float = param(2.0, "factor on it for the dense heads", low=0)

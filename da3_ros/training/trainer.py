@@ -24,10 +24,11 @@ from da3_ros.model.presets import Preset
 from da3_ros.training import state as states
 from da3_ros.training.batch import Batch, BatchMaker
 from da3_ros.training.bounds import Bounds
-from da3_ros.training.config import OptimiserConfig, TrainingConfig
+from da3_ros.training.config import TrainingConfig
 from da3_ros.training.curriculum import difficulty
 from da3_ros.training.initial import initial_network
 from da3_ros.training.losses import Losses, early_losses, losses
+from da3_ros.training.optimiser import Optimiser, learning_rate
 from da3_ros.training.origins import lay_way
 from da3_ros.training.passes import first_look, run
 from da3_ros.training.readouts import Readouts
@@ -73,7 +74,7 @@ class Trainer:
         self.readouts = Readouts(preset)
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self._seeds = [world.seed for world in worlds]
-        self._optimiser = _optimiser(config.optimiser, self.network, self.readouts)
+        self._optimiser = Optimiser(config.optimiser, self.network, self.readouts)
         self.step, self.minutes = 0, 0.0
 
     def _views(self, count: int) -> Iterator[Batch]:
@@ -92,10 +93,7 @@ class Trainer:
             raise ModelError("the saved run trains a network of other sizes; start a new run in another folder")
         self.network.load_state_dict(saved.network)
         self.readouts.load_state_dict(saved.readouts)
-        here = [(group["factor"], group["weight_decay"]) for group in self._optimiser.param_groups]
-        self._optimiser.load_state_dict(saved.optimiser)
-        for group, (factor, decay) in zip(self._optimiser.param_groups, here, strict=True):
-            group.update(factor=factor, weight_decay=decay)  # as configured now, not as they were
+        self._optimiser.resume(saved.optimiser)
         self.average = saved.average
         self.step, self.minutes = saved.step, saved.minutes
 
@@ -107,7 +105,7 @@ class Trainer:
             self.network.state_dict(),
             self.readouts.state_dict(),
             self.average,
-            self._optimiser.state_dict(),
+            self._optimiser.state(),
             _sizes(self.preset),
             {leaf.key: leaf.default for leaf in leaves(self.config)},
             self._seeds,
@@ -144,10 +142,8 @@ class Trainer:
 
     def _learn(self, batch: Batch, rate: float) -> tuple[Losses, float]:
         """One step; returns its losses and the norm of the gradient before clipping."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
         found = self._early(batch) if self.step < self.config.curriculum.within_steps else self._whole(batch)
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.zero_grad()
         found.total.backward()
         # Each by itself: what is thrown away afterwards must not decide how much the network learns from a step.
         norm, other = (
@@ -155,7 +151,7 @@ class Trainer:
             for module in (self.network, self.readouts)
         )
         if math.isfinite(norm) and math.isfinite(other):  # a step that overflowed is left out
-            self._optimiser.step()
+            self._optimiser.step(rate)
             self._bounds.keep()
         decay = min(self.config.optimiser.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -178,14 +174,6 @@ class Trainer:
             passed = run(self.network, batch.images, dense, known)
             read = self.readouts(passed)
         return losses(self.config.loss, batch, passed, read, dense)
-
-
-def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to ``last_share`` of the largest rate."""
-    if step < config.warmup_steps:
-        return config.rate * (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return config.rate * (config.last_share + (1 - config.last_share) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 class Log:
@@ -247,29 +235,6 @@ def _rows(path: Path) -> list[Row]:
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
     return rows
-
-
-def _optimiser(config: OptimiserConfig, network: Network, readouts: Readouts) -> torch.optim.AdamW:
-    """AdamW; only matrices and kernels decay.
-
-    A step of Adam moves every weight by the rate, and so the sum of hundreds of normalised features by a hundred times
-    as much: more than a small turn's whole quaternion.  Layers that say such numbers go slower.  The dense heads,
-    where many narrow layers follow each other, go faster.
-    """
-    camera = network.camera
-    slow = _ids(readouts, camera.fc_t, camera.fc_qvec, camera.fc_fov)
-    fast = _ids(network.neck, network.depth, network.rays)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in (*network.parameters(), *readouts.parameters()):
-        factor = config.last_layers if id(parameter) in slow else config.dense if id(parameter) in fast else 1.0
-        decay = config.weight_decay if parameter.ndim >= 2 and parameter.shape[0] > 1 else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
-    parts = [{"params": ps, "factor": factor, "weight_decay": decay} for (factor, decay), ps in groups.items()]
-    return torch.optim.AdamW(parts, lr=config.rate, betas=(0.9, 0.98), fused=True)
-
-
-def _ids(*modules: nn.Module) -> set[int]:
-    return {id(parameter) for module in modules for parameter in module.parameters()}
 
 
 def _dense(rng: np.random.Generator, views: int, share: float) -> Tensor | None:
