@@ -8,7 +8,7 @@ from da3_ros.ros.counters import Stopwatch
 from da3_ros.slam.slam import Slam
 from da3_ros.types import Integration, Prediction
 
-_REFINED = "join"  # the step that windows of keyframes have, and no others
+_REFINED = "move"  # the step after which poses are the refined ones; windows of keyframes have it, and no others
 
 
 class Joining:
@@ -36,6 +36,8 @@ class Joining:
             result: Integration = end.value
             return result
         self._note(part, begin)
+        if part == _REFINED:
+            self._stopwatch.add("refined", time.monotonic() - self._begin)
         return None
 
     def _note(self, part: str, begin: float) -> None:
@@ -48,4 +50,3 @@ class Joining:
         for part, seconds in self._parts.items():
             self._stopwatch.add(part, seconds)
         self._stopwatch.add("place", sum(self._parts.values()))
-        self._stopwatch.add("refined", time.monotonic() - self._begin)

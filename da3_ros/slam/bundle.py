@@ -148,12 +148,12 @@ class _Reduced:
     g_point: Array  # (3, L)
 
 
-def adjust(bundle: Bundle, rounds: int = 5) -> Adjusted:
+def adjust(bundle: Bundle, rounds: int) -> Adjusted:
     """Minimise; every point needs an observation."""
     return completed(adjusting(bundle, rounds))
 
 
-def adjusting(bundle: Bundle, rounds: int = 5) -> Steps[Adjusted]:
+def adjusting(bundle: Bundle, rounds: int) -> Steps[Adjusted]:
     """The same round by round."""
     near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
     table = _Table.of(bundle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from da3_ros.config import SeamConfig, TrackerConfig
 from da3_ros.geometry.se3 import Array
@@ -12,6 +13,7 @@ from da3_ros.types import ImageArray
 
 _QUALITY = 0.003  # of the best corner's response
 _PATCH, _GRADIENT = 15, 3  # px: of flow's window, of the derivative
+_LEAST_GRADIENT = 1.0  # of a patch, squares of grey levels summed: below it nothing is seen
 _STRIPES = 8.0  # ratio of gradients, across to along, beyond which flow slides along with hardly any hold
 _NOTICED = 2.0  # and up to which it does not
 _CLEAR = 36  # the share 1/36 of the image's width, across
@@ -71,10 +73,22 @@ def textures(gray: ImageArray, pixels: Array) -> Array:
 
 
 def _stripes(gray: ImageArray, pixels: Array) -> tuple[Array, Array]:
-    """Ratio (N,) of the gradients' size across stripes and along, and the unit direction (N, 2) along."""
-    row, column = np.rint(pixels[:, 1]).astype(int), np.rint(pixels[:, 0]).astype(int)
-    tensor = cv2.cornerEigenValsAndVecs(gray, _PATCH, _GRADIENT)[row, column].astype(float)
-    return np.sqrt(tensor[:, 0] / np.maximum(tensor[:, 1], 1e-12)), tensor[:, 4:6]
+    """Ratio (N,) of the gradients' size across stripes and along, and the unit direction (N, 2) along.
+
+    From the structure tensor of each patch: the whole image's takes ten times as long.
+    """
+    column, row = np.rint(pixels).astype(int).T
+    x, y = (_patches(cv2.Sobel(gray, cv2.CV_32F, dx, dy, ksize=_GRADIENT), row, column) for dx, dy in ((1, 0), (0, 1)))
+    xx, xy, yy = ((a * b).sum(axis=(1, 2), dtype=float) for a, b in ((x, x), (x, y), (y, y)))
+    size, direction = np.linalg.eigh(np.stack([xx, xy, xy, yy], axis=1).reshape(-1, 2, 2))
+    size = np.maximum(size, _LEAST_GRADIENT)
+    return np.sqrt(size[:, 1] / size[:, 0]), direction[:, :, 0]
+
+
+def _patches(image: np.ndarray, row: NDArray[np.int_], column: NDArray[np.int_]) -> np.ndarray:
+    """Patches (N, _PATCH, _PATCH) around pixels; beyond the image's border it is mirrored."""
+    padded = cv2.copyMakeBorder(image, *4 * (_PATCH // 2,), cv2.BORDER_REFLECT_101)
+    return np.lib.stride_tricks.sliding_window_view(padded, (_PATCH, _PATCH))[row, column]
 
 
 def sample(depth: Depth, pixels: Array, size: tuple[int, int]) -> Array:

@@ -29,7 +29,7 @@ _DRIFT = 0.5  # measured over 20 keyframes on synthetic worlds: 0.8 %, where sea
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fresh:
-    """Landmarks that were found in a keyframe, and which frames have been given them since."""
+    """Landmarks of a window, where its newest keyframe sees them, and which frames have been given them since."""
 
     seen: Seen
     keyframe: Keyframe
@@ -48,7 +48,8 @@ class Placing:
         self._chain, self._tracker, self._schedule = chain, tracker, schedule
         self._inertia = inertia
         self._refinement = Refinement(config, enabled=refine)
-        self._fresh: list[_Fresh] = []  # of the window that is being joined
+        self._found: list[Ids] = []  # landmarks, in the window that is being joined
+        self._fresh: _Fresh | None = None
 
     @property
     def doubt(self) -> float:
@@ -88,7 +89,7 @@ class Placing:
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
     ) -> Steps[None]:
         """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
-        self._fresh = []
+        self._found, self._fresh = [], None
         waiting = [replace(t, T_chain_cam=k.T_chain_cam) for t, k in zip(request.new, placed, strict=True)]
         for i, keyframe in enumerate(placed):
             ids, aside = self._observe(keyframe, waiting[i])
@@ -97,10 +98,10 @@ class Placing:
             waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
             yield "align"
             if self.refines and i < len(placed) - 1:
-                fresh = self.extend(keyframe, waiting[i])
+                found = self._find(keyframe, waiting[i])
                 yield "find"
                 for j in range(i + 1, len(waiting)):
-                    waiting[j] = self._carried(fresh, keyframe, waiting[i], waiting[j])
+                    waiting[j] = self._carried(found, keyframe, waiting[i], waiting[j])
                     yield "align"
         lag, before = self._lag(), [k.T_chain_cam for k in self._chain.active]
         if self.refines:
@@ -115,13 +116,13 @@ class Placing:
             self._refinement.restart(placed[-1])
         self._refinement.forget(lag, self._tracker.followed)
 
-    def extend(self, keyframe: Keyframe, tracked: Tracked) -> Seen:
-        """Find what is new in a placed keyframe, of this frame, and in keyframes that wait."""
-        new = self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
-        fresh = _Fresh(new, keyframe, tracked)
-        self._complete(fresh)
-        self._fresh.append(fresh)
-        return new
+    def extend(self, keyframe: Keyframe, tracked: Tracked) -> None:
+        """Find what is new in the newest placed keyframe, of this frame; keyframes that wait see what is new in any."""
+        self._find(keyframe, tracked)
+        seen = self._refinement.landmarks.views[keyframe.index]
+        new = np.sort(np.concatenate(self._found))
+        self._fresh = _Fresh(seen.taken(among(seen.ids, new)), keyframe, tracked)
+        self._complete(self._fresh)
 
     def follow(self, keyframe: Keyframe, tracked: Tracked, T_ref_latest: Array) -> None:
         """Make a placed keyframe the tracker's reference, and have it follow what is new in it.
@@ -140,20 +141,23 @@ class Placing:
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
         known = points[rows], covariance[rows], landmarks.texture[rows]
         self._tracker.add(gray, Features(new.ids, *known, pixels, alive, misses))
-        for fresh in self._fresh:  # keyframes that were tracked since ``extend``
-            self._complete(fresh)
-        self._fresh = []
+        if self._fresh is not None:  # keyframes that were tracked since ``extend``
+            self._complete(self._fresh)
+        self._fresh = None
+
+    def _find(self, keyframe: Keyframe, tracked: Tracked) -> Seen:
+        new = self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
+        self._found.append(new.ids)
+        return new
 
     def _complete(self, fresh: _Fresh) -> None:
         """Carry new landmarks into keyframes that wait and were not given them so far."""
-        landmarks = self._refinement.landmarks
-        new = fresh.seen.taken(landmarks.known(fresh.seen.ids))
 
         def completed(later: Tracked) -> Tracked:
             if later.frame.id in fresh.given:
                 return later
             fresh.given.add(later.frame.id)
-            return self._carried(new, fresh.keyframe, fresh.tracked, later)
+            return self._carried(fresh.seen, fresh.keyframe, fresh.tracked, later)
 
         self._schedule.complete(completed)
 

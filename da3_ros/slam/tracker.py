@@ -135,10 +135,11 @@ class Tracker:
     def shrink(self, image: ImageArray) -> ImageArray:
         """Grey image (h, w) at the tracker's width."""
         height, width = image.shape[:2]
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # first: one channel shrinks in a third of the time
         if width > self._config.width:
             size = (self._config.width, max(1, round(height * self._config.width / width)))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+            gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(gray, np.uint8)
 
     @property
     def followed(self) -> Ids:
