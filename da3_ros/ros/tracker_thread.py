@@ -81,6 +81,7 @@ class TrackerThread(threading.Thread):
         self._predictor = PredictorThread(config, self._inbox.put_result, say)
         self._predicting = False  # a window is out, or its prediction is being joined
         self._joining: Joining | None = None
+        self._owed_s = 0.0  # steps of it, before the next frame
         self._stopping = False
         self._last_put = 0  # session of the newest frame handed over; executor thread
         self._slam = Slam(config)
@@ -194,6 +195,7 @@ class TrackerThread(threading.Thread):
                 self._join()
             self._depth.restart()
             self._mapper.fuse(self._session, tuple(self._slam.cut(arrival.reason)))
+        self._owed_s = _JOIN_S
         estimate = self._slam.track(arrival.frame)
         if begins and self._slam.up is not None:  # later is too late: odometry must not turn
             self._body = self._body.levelled(self._slam.up)
@@ -223,13 +225,17 @@ class TrackerThread(threading.Thread):
             self._joining = Joining(self._slam, finished.prediction, self._stopwatch)
 
     def _join(self) -> None:
-        """A little of the integration under way: a frame waits for no more.  What does not fit is refused."""
+        """A step of the integration under way, and more while some are owed.  What does not fit is refused."""
         if self._joining is None or self._body is None:
             return
         try:
-            until = time.monotonic() + _JOIN_S
-            while (integration := self._joining.advance()) is None and time.monotonic() < until:
-                pass
+            integration = None
+            while integration is None:
+                begin = time.monotonic()
+                integration = self._joining.advance()
+                self._owed_s -= time.monotonic() - begin
+                if self._owed_s <= 0:
+                    break
         except PredictorError as error:
             self._refuse(error)
             return
