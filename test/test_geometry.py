@@ -225,6 +225,46 @@ def test_confidence_that_the_sample_misses():
     assert error_deg(T, rays.camera_from_rays(maps, weights, (640, 480))) < 0.1
 
 
+def views_of_one_camera(cam: Pinhole, noise: float, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    """Poses and ray maps of six views, each with errors that are alike over quarters of the image, as networks have."""
+    poses = [se3.exp(np.array([*(0.3 * rng.normal(size=3)), *rng.normal(size=3)])) for _ in range(6)]
+    maps = np.stack([rays.make_rays(T, cam, 48, 64) for T in poses])
+    wrong = noise * rng.normal(size=(6, 4, 4, 6))
+    return poses, (maps + wrong.repeat(12, axis=1).repeat(16, axis=2)).astype(np.float32)
+
+
+def test_views_of_one_camera_are_exact_without_noise():
+    cam = camera(0.05)
+    poses, maps = views_of_one_camera(cam, 0.0, np.random.default_rng(1))
+    found = rays.cameras_from_rays(maps, np.ones((6, 48, 64)), cam.size)
+    assert max(error_deg(T, one) for T, one in zip(poses, found, strict=True)) < 1e-3
+    np.testing.assert_allclose(found[0].camera.matrix, cam.matrix, rtol=1e-4)
+    assert all(one.camera == found[0].camera for one in found)
+
+
+def test_what_views_have_in_common_is_their_camera():
+    rng, cam = np.random.default_rng(2), camera(0.01)
+    errors: dict[str, list[float]] = {"one": [], "each": [], "focal of one": [], "focal of each": []}
+    for _ in range(20):
+        poses, maps = views_of_one_camera(cam, 0.02, rng)
+        weights = np.ones((6, 48, 64))
+        one = rays.cameras_from_rays(maps, weights, cam.size)
+        each = [rays.camera_from_rays(m, w, cam.size) for m, w in zip(maps, weights, strict=True)]
+        for name, found in (("one", one), ("each", each)):
+            errors[name] += [error_deg(T, view) for T, view in zip(poses, found, strict=True)]
+            errors[f"focal of {name}"] += [abs(view.camera.fx / cam.fx - 1) for view in found]
+    middle = {name: float(np.median(values)) for name, values in errors.items()}
+    assert middle["one"] < 0.95 * middle["each"]
+    assert middle["focal of one"] < 0.6 * middle["focal of each"]
+
+
+def test_one_view_without_a_camera_is_refused():
+    _, maps = views_of_one_camera(camera(), 0.0, np.random.default_rng(3))
+    maps[2, ..., 0] *= -1
+    with pytest.raises(ValueError, match="mirrored or flat"):
+        rays.cameras_from_rays(maps, np.ones((6, 48, 64)), (640, 480))
+
+
 @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
 def test_weights_that_are_none_leave_rays_out(weight):
     T, weights = se3.exp(np.array([0.1, 0.2, 0.3, 1, 2, 3])), np.ones((27, 36))

@@ -241,3 +241,30 @@ def test_frames_between_the_steps_of_a_window_are_as_good_as_others(seed, hold):
     # Nothing becomes better known halfway: only what is told with the last step may shrink the covariance at once.
     inside = [b / a for a, b, x, y in zip(sigmas, sigmas[1:], between, between[1:], strict=False) if x and y]
     assert min(inside) > 0.7
+
+
+def test_keyframes_that_wait_see_what_any_keyframe_of_the_window_found():
+    """Two keyframes come back together while others wait: these get the new landmarks of both."""
+    frames = list(world(1))
+    slam, predictor = Slam(Config()), open_predictor(Config())
+    extend, found, shared = slam._placing._refinement.extend, [], []
+
+    def told(*arguments):
+        new = extend(*arguments)
+        found.append(new.ids)
+        return new
+
+    slam._placing._refinement.extend = told
+    out, due = None, 0
+    for i, frame in enumerate(frames[:50]):
+        slam.track(frame)
+        if out is not None and i >= due:
+            found.clear()
+            slam.integrate(predictor.predict(out))
+            out = None
+            if len(found) > 1:
+                shared += [[int(np.isin(ids, t.seen.ids).sum()) for ids in found] for t in slam._schedule.pending]
+        if out is None:
+            out, due = slam.request(), i + 5
+    assert len(shared) > 3
+    assert np.median(shared, axis=0).min() > 10

@@ -11,8 +11,9 @@ import pytest
 from da3_ros.config import RefineConfig
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
+from da3_ros.slam import corners
 from da3_ros.slam.alignment import Drawings
-from da3_ros.slam.bundle import Between, Bundle, Observations, adjust
+from da3_ros.slam.bundle import Between, Bundle, Observations, adjust, adjusting
 from da3_ros.slam.keyframe import Depth
 from da3_ros.slam.landmarks import Landmarks, Seen
 from da3_ros.slam.repeats import Repeats
@@ -275,3 +276,34 @@ def test_what_was_seen_stays_in_order_when_older_landmarks_are_added():
     )
     both = one.joined(other)
     assert both.ids.tolist() == both.pixels[:, 0].tolist() == [1, 3, 7, 9]
+
+
+@pytest.mark.parametrize("size", [(96, 64), (20, 12)])
+def test_textures_are_those_of_the_structure_tensor(size):
+    rng = np.random.default_rng(11)
+    gray = cv2.GaussianBlur(rng.integers(0, 255, (size[1], size[0]), np.uint8), (0, 0), 2)
+    gray[:, size[0] // 2 :] = cv2.GaussianBlur(gray[:, size[0] // 2 :], (1, 31), 0, sigmaY=9)  # stripes
+    pixels = rng.random((50, 2)) * (size[0] - 1, size[1] - 1)
+    tensor = cv2.cornerEigenValsAndVecs(gray, 15, 3)[tuple(np.rint(pixels).astype(int).T[::-1])].astype(float)
+    ratio, along = np.sqrt(tensor[:, 0] / tensor[:, 1]), tensor[:, 4:6]
+    worse = 2 / np.maximum(ratio, 2) / np.maximum(ratio / 8, 1) ** 2
+    np.testing.assert_allclose(
+        corners.textures(gray, pixels),
+        np.eye(2) - (1 - worse)[:, None, None] * along[:, :, None] * along[:, None],
+        atol=1e-4,
+    )
+    assert corners.textures(gray, np.zeros((0, 2))).shape == (0, 2, 2)
+
+
+def test_a_coarse_start_gets_more_rounds():
+    rng = np.random.default_rng(12)
+    true, points, observed = scene(rng, direction_noise=DIRECTION_SIGMA)
+    bundle = disturbed(rng, true, points, observed)
+    near = replace(bundle, T_cam_chain=true, points=points * np.exp(0.005 * rng.standard_normal((POINTS, 1))))
+    away = 0.1 * rng.standard_normal((KEYFRAMES, 6)) * bundle.free[:, None]
+    coarse = replace(bundle, T_cam_chain=se3.exp(away) @ true)
+
+    def rounds(start: Bundle) -> int:
+        return sum(1 for _ in adjusting(start, 5, 3)) - 1
+
+    assert rounds(near) <= 3 < rounds(coarse)

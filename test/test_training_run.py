@@ -54,6 +54,13 @@ CONFIG = TrainingConfig(
 )
 
 
+FILE = """data: {worlds: 1, judged_worlds: 1}
+views_per_step: 2
+curriculum: {first_parallax: 0.5, first_overlap: 0.3, least_parallax: 0.005, first_rotation_deg: 40,
+  first_least_rotation_deg: 0, within_steps: 1}
+"""
+
+
 @pytest.fixture(scope="module")
 def worlds():
     return [training_worlds.world(seed) for seed in (1001, 1002)]
@@ -393,11 +400,7 @@ def test_the_command_trains_resumes_and_judges(worlds, tmp_path, capsys, monkeyp
     for seed, world in ((1001, worlds[0]), (HELD_OUT_SEEDS[0], worlds[1])):
         write_world(tmp_path / "run" / "worlds" / str(seed), replace(world, seed=seed))
     file = tmp_path / "c.yaml"
-    file.write_text(
-        "data: {worlds: 1, judged_worlds: 1}\nviews_per_step: 2\n"
-        "curriculum: {first_parallax: 0.5, first_overlap: 0.3, least_parallax: 0.005, first_rotation_deg: 40,\n"
-        "  first_least_rotation_deg: 0, within_steps: 1}\n"
-    )
+    file.write_text(FILE)
     run_, out = ["train", "--out", str(tmp_path / "run")], tmp_path / "run"
     assert main([*run_, "--config", str(file), "--steps", "2"]) == 0
     assert {path.name for path in out.iterdir()} == {
@@ -417,6 +420,30 @@ def test_the_command_trains_resumes_and_judges(worlds, tmp_path, capsys, monkeyp
     assert "windows of 4 views in 1 worlds" in card
     assert main(["train", "--defaults"]) == 0
     assert "dense_share" in capsys.readouterr().out
+
+
+def test_a_run_of_before_muon_goes_on_as_it_was(worlds, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.nice", lambda _: 0)
+    for seed, world in ((1001, worlds[0]), (HELD_OUT_SEEDS[0], worlds[1])):
+        write_world(tmp_path / "worlds" / str(seed), replace(world, seed=seed))
+    file = tmp_path / "config.yaml"
+    run_ = ["train", "--out", str(tmp_path), "--config", str(file)]
+    file.write_text(FILE + "optimiser: {muon: false}\n")
+    assert main([*run_, "--steps", "1"]) == 0
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    saved["config"].pop("optimiser.muon")
+    saved["optimiser"] = saved["optimiser"]["parts"][0]
+    torch.save(saved, tmp_path / "state.pt")
+    file.write_text(FILE)
+    assert main([*run_, "--resume", "--steps", "2"]) == 0
+    assert "muon: false" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_torch_without_muon_is_named(worlds, monkeypatch):
+    monkeypatch.delattr("torch.optim.Muon")
+    with pytest.raises(ModelError, match=r"needs torch 2\.9, and this is"):
+        Trainer(CONFIG, SMALL, worlds)
+    Trainer(replace(CONFIG, optimiser=replace(CONFIG.optimiser, muon=False)), SMALL, worlds)
 
 
 # --- a start from a trained network, a ray head that does not grow, a log that was torn

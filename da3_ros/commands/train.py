@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     from da3_ros.training import state as states
 
     saved = states.load(out / states.STATE) if arguments.resume else None
+    if saved is not None and "optimiser.muon" not in saved.config:  # of a version that had AdamW alone
+        config = replace(config, optimiser=replace(config.optimiser, muon=False))
     if saved is None and (out / states.STATE).exists():
         raise OutputError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
     options.require(

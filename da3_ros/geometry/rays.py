@@ -76,7 +76,42 @@ def camera_from_rays(
     Raises:
         ValueError: fewer than six rays carry weight, or they are degenerate: in a line of pixels, all alike, mirrored.
     """
+    if known is None:
+        return cameras_from_rays(rays[None], weights[None], size, iterations)[0]
     height, width = rays.shape[:2]
+    everything, A, factor, centre = _fit(rays, weights, iterations)
+    # Only what is known of some columns of A beside the others counts.
+    K = _pixel_scaling(width, height) @ known.resized(width, height).matrix
+    rotation = splitting.rotation_of(A, everything.normal(factor), K)
+    return RayCamera(se3.make(rotation, centre), known.resized(*size))
+
+
+def cameras_from_rays(
+    rays: NDArray[np.floating], weights: NDArray[np.floating], size: tuple[int, int], iterations: int = 5
+) -> list[RayCamera]:
+    """Fit N views of one uncalibrated camera to their ray maps (N, h, w, 6) with weights (N, h, w).
+
+    Raises:
+        ValueError: as ``camera_from_rays``, for any of the views.
+    """
+    height, width = rays.shape[1:3]
+    fits, information, centres = [], [], []
+    for each, weight in zip(rays, weights, strict=True):
+        everything, A, factor, centre = _fit(each, weight, iterations)
+        fits.append(A)
+        with np.errstate(over="ignore", invalid="ignore"):
+            information.append(everything.information(everything.residual(A), factor))
+        centres.append(centre)
+    rotations, K = splitting.rotations_and_camera_of(np.stack(fits), np.stack(information))
+    K = np.linalg.inv(_pixel_scaling(width, height)) @ K  # A is over centred and scaled pixels
+    camera = Pinhole.from_matrix(K, width, height).resized(*size)
+    return [RayCamera(se3.make(R, centre), camera) for R, centre in zip(rotations, centres, strict=True)]
+
+
+def _fit(
+    rays: NDArray[np.floating], weights: NDArray[np.floating], iterations: int
+) -> tuple[_RayGrid, Array, Plane, Array]:
+    """All rays, A (3, 3) of their directions, the weights (h, w) it was found by, and their centre (3,)."""
     with np.errstate(over="ignore", invalid="ignore"):  # an absurd ray overflows, and is an outlier or not finite
         everything = _RayGrid.read(rays, weights)
         sample = everything.sampled()
@@ -88,15 +123,7 @@ def camera_from_rays(
                 factor = robust.tukey_of_squares(_squared(residual), limit) * everything.weights
                 A = A + everything.solve(residual, factor)
             centre = _move_origin(everything.origins.reshape(3, -1), factor.ravel(), centre, spread)
-        # Where K is known, only what is known of some columns of A beside the others counts.
-        information = everything.normal(factor) if known else everything.information(everything.residual(A), factor)
-    scaling = _pixel_scaling(width, height)  # A is over centred and scaled pixels
-    if known is not None:
-        rotation = splitting.rotation_of(A, information, scaling @ known.resized(width, height).matrix)
-        return RayCamera(se3.make(rotation, centre), known.resized(*size))
-    rotation, K = splitting.rotation_and_camera_of(A, information)
-    camera = Pinhole.from_matrix(np.linalg.inv(scaling) @ K, width, height)
-    return RayCamera(se3.make(rotation, centre), camera.resized(*size))
+    return everything, A, factor, centre
 
 
 @dataclass(frozen=True, slots=True, eq=False)

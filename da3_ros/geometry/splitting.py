@@ -3,8 +3,8 @@
 Pixels are centred and scaled to [-1, 1] along the longer side.  A principal point off the middle and a turned camera
 look almost alike in a narrow view, so that noise makes one of the other: what is known of principal points before is
 part of the fit (maximum a posteriori).  It vanishes beside rays without noise, whatever their principal point.
-Directions have z = 1 in their camera, so that s is 1; networks are off by some per cent, which must not become focal
-length, and s is free.
+Views of one camera share K, so that what all of them say of it tells their turns from it.  Directions have z = 1 in
+their camera, so that s is 1; networks are off by some per cent, which must not become focal length, and s is free.
 """
 
 from __future__ import annotations
@@ -39,69 +39,95 @@ def rotation_of(A: Array, information: Array, K: Array) -> Array:
     return se3.nearest_rotation(A @ information @ np.linalg.inv(K).T)
 
 
-def rotation_and_camera_of(A: Array, information: Array) -> tuple[Array, Array]:
-    """Rotation (3, 3) and camera (3, 3), without skew, in the pixels of the fit; arguments as ``rotation_of``.
+def rotations_and_camera_of(A: Array, information: Array) -> tuple[Array, Array]:
+    """Rotations (N, 3, 3) of N views of one camera, and the camera (3, 3), without skew, in the pixels of the fit.
+
+    What turns one view and what moves the principal point look alike; what is common to all views is the camera.
+
+    Args:
+        A: (N, 3, 3) fitted.
+        information: (N, 3, 3) about each row of each A.
 
     Raises:
-        ValueError: A is of no camera.
+        ValueError: an A is of no camera.
     """
-    R, upper = _decomposed(A)
-    length = upper[2, 2]
-    # Logarithms of the focal lengths, the principal point, the logarithm of s.
-    a, b = np.diag(upper)[:2]
-    camera = np.array([*-np.log([a / length, b / length]), -upper[0, 2] / a, -upper[1, 2] / b, 0.0])
+    parts = [_decomposed(each) for each in A]
+    length = np.array([upper[2, 2] for _, upper in parts])
+    # Logarithms of the focal lengths, then the principal point.
+    each = np.array([_parameters(upper / upper[2, 2]) for _, upper in parts])
+    camera = np.average(each, axis=0, weights=information[:, 2, 2] * length**2)
+    R = np.stack([rotation for rotation, _ in parts])
+    if len(A) > 1:
+        towards = A @ information @ _inverse(camera).T
+        R = np.stack([se3.nearest_rotation(one) for one in towards])
     try:
-        R, camera = _adjusted(R, camera, A / length, np.linalg.cholesky(information) * length)
+        root = np.linalg.cholesky(information) * length[:, None, None]
+        R, camera = _adjusted(R, camera, A / length[:, None, None], root)
     except np.linalg.LinAlgError:  # a ValueError in some releases of numpy only
         raise ValueError("the rays do not form a camera: nothing determines it") from None
-    (fx, fy), (cx, cy) = np.exp(camera[:2]), camera[2:4]
+    (fx, fy), (cx, cy) = np.exp(camera[:2]), camera[2:]
     return R, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
 def _adjusted(R: Array, camera: Array, A: Array, root: Array) -> tuple[Array, Array]:
-    """Where the misfit is least, from close by."""
-    cost = _cost(R, camera, A, root)
+    """Rotations and camera where the misfit is least, from close by; each view has a logarithm of s of its own."""
+    scale = np.zeros(len(A))
+    cost = _cost(R, scale, camera, A, root)
     for _ in range(_MOST_STEPS):
-        step = _step(R, camera, A, root)
+        moved, views = _step(R, scale, camera, A, root)
         for _ in range(_HALVINGS):
-            turned, moved = R @ se3.exp_so3(step[:3]), camera + step[3:]
-            new = _cost(turned, moved, A, root)
+            there = R @ np.stack([se3.exp_so3(turn) for turn in views[:, :3]]), scale + views[:, 3], camera + moved
+            new = _cost(*there, A, root)
             if new <= cost:
-                R, camera, cost = turned, moved, new
+                (R, scale, camera), cost = there, new
                 break
-            step = step / 2
+            moved, views = moved / 2, views / 2
         else:
             return R, camera  # nothing better: this is the least, to rounding
-        if np.abs(step).max() < _SETTLED:
+        if max(np.abs(moved).max(), np.abs(views).max()) < _SETTLED:
             break
     return R, camera
 
 
+def _parameters(upper: Array) -> Array:
+    """Of ``K^-1``: what ``_inverse`` takes."""
+    a, b = np.diag(upper)[:2]
+    return np.array([-np.log(a), -np.log(b), -upper[0, 2] / a, -upper[1, 2] / b])
+
+
 def _inverse(camera: Array) -> Array:
     """``K^-1``."""
-    (u, v), (a, b) = camera[2:4], np.exp(-camera[:2])
+    (u, v), (a, b) = camera[2:], np.exp(-camera[:2])
     return np.array([[a, 0, -a * u], [0, b, -b * v], [0, 0, 1.0]])
 
 
-def _cost(R: Array, camera: Array, A: Array, root: Array) -> float:
-    misfit = (A - np.exp(camera[4]) * R @ _inverse(camera)) @ root
-    return float((misfit**2).sum() + (camera[2:4] ** 2).sum() / _CENTRED**2)
+def _misfit(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> Array:
+    return np.asarray((A - np.exp(scale)[:, None, None] * R @ _inverse(camera)) @ root, float)
 
 
-def _step(R: Array, camera: Array, A: Array, root: Array) -> Array:
-    """Gauss-Newton step (8,): a turn from the right of R, then of the camera."""
-    inverse, scale, (a, b) = _inverse(camera), np.exp(camera[4]), np.exp(-camera[:2])
-    moves = np.zeros((8, 3, 3))  # of K^-1
-    moves[:3] = _TURNS @ inverse
-    moves[3, 0], moves[4, 1] = -inverse[0], -inverse[1]
-    moves[5, 0, 2], moves[6, 1, 2] = -a, -b
+def _cost(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> float:
+    misfit = _misfit(R, scale, camera, A, root)
+    return float((misfit**2).sum() + (camera[2:] ** 2).sum() / _CENTRED**2)
+
+
+def _step(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> tuple[Array, Array]:
+    """Gauss-Newton step: of the camera (4,), and of each view a turn from the right of R and of its scale (N, 4)."""
+    inverse, (a, b), count = _inverse(camera), np.exp(-camera[:2]), len(A)
+    moves = np.zeros((8, 3, 3))  # of R K^-1 from behind R
+    moves[0, 0], moves[1, 1] = -inverse[0], -inverse[1]
+    moves[2, 0, 2], moves[3, 1, 2] = -a, -b
+    moves[4:7] = _TURNS @ inverse
     moves[7] = inverse
-    prior = np.zeros((2, 8))
-    prior[0, 5] = prior[1, 6] = 1 / _CENTRED
-    J = np.concatenate([(scale * R @ moves @ root).reshape(8, 9).T, prior])
-    misfit = ((A - scale * R @ inverse) @ root).ravel()
-    step: Array = np.linalg.lstsq(J, np.concatenate([misfit, -camera[2:4] / _CENTRED]), rcond=None)[0]
-    return step
+    rows = (np.exp(scale) * np.moveaxis(R, 0, -1)).T  # transposed in each view
+    J = np.einsum("nji,kjl,nlm->nimk", rows, moves, root).reshape(count, 9, 8)
+    whole = np.zeros((9 * count + 2, 4 + 4 * count))
+    whole[:-2, :4] = J[:, :, :4].reshape(-1, 4)
+    for i, own in enumerate(J[:, :, 4:]):
+        whole[9 * i : 9 * i + 9, 4 + 4 * i : 8 + 4 * i] = own
+    whole[-2, 2] = whole[-1, 3] = 1 / _CENTRED
+    misfit = np.concatenate([_misfit(R, scale, camera, A, root).ravel(), -camera[2:] / _CENTRED])
+    step: Array = np.linalg.lstsq(whole, misfit, rcond=None)[0]
+    return step[:4], step[4:].reshape(count, 4)
 
 
 def _decomposed(A: Array) -> tuple[Array, Array]:

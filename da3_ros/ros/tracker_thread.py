@@ -192,6 +192,7 @@ class TrackerThread(threading.Thread):
         if arrival.segment != self._segment:
             self._segment = arrival.segment
             while self._joining is not None:
+                self._owed_s = _JOIN_S  # it comes first, whatever waits
                 self._join()
             self._depth.restart()
             self._mapper.fuse(self._session, tuple(self._slam.cut(arrival.reason)))
@@ -222,12 +223,14 @@ class TrackerThread(threading.Thread):
             assert finished.error is not None
             self._refuse(finished.error)
         else:
-            self._joining = Joining(self._slam, finished.prediction, self._stopwatch)
+            self._joining, self._owed_s = Joining(self._slam, finished.prediction, self._stopwatch), 0.0
 
     def _join(self) -> None:
         """A step of the integration under way, and more while some are owed.  What does not fit is refused."""
         if self._joining is None or self._body is None:
             return
+        if self._owed_s <= 0 and len(self._inbox):
+            return  # a frame waits, while commands go before it
         try:
             integration = None
             while integration is None:

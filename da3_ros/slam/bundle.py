@@ -30,6 +30,7 @@ _NEAR = 0.02  # a point nearer than this share of the scene's size, or behind th
 _WRONG = 1e3  # sigma, where a point is not in front of the camera
 _FIRST_DAMPING, _MOST_DAMPING = 1e-4, 1e4
 _DONE = 1e-3  # relative decrease of the cost that is not worth another round
+_MUCH = 0.1  # and one that is, although there were enough
 
 Index = NDArray[np.intp]
 
@@ -153,20 +154,20 @@ def adjust(bundle: Bundle, rounds: int) -> Adjusted:
     return completed(adjusting(bundle, rounds))
 
 
-def adjusting(bundle: Bundle, rounds: int) -> Steps[Adjusted]:
-    """The same round by round."""
+def adjusting(bundle: Bundle, rounds: int, enough: int | None = None) -> Steps[Adjusted]:
+    """The same round by round; after ``enough`` of them only as long as one gains much."""
     near = _NEAR * float(np.median(np.linalg.norm(bundle.points - bundle.points.mean(axis=0), axis=1)))
     table = _Table.of(bundle)
     linear = _Linear(bundle, table, near)
     damping = _FIRST_DAMPING
-    for _ in range(rounds):
+    for done in range(1, rounds + 1):
         yield "adjust"
         tried = linear.stepped(damping)
         gain = linear.cost - tried.cost if tried is not None else -1.0
         if tried is not None and gain >= 0:
             linear = tried
             damping *= 0.1
-            if gain < _DONE * linear.cost:
+            if gain < (_DONE if enough is None or done < enough else _MUCH) * linear.cost:
                 break
         else:
             damping *= 10

@@ -13,7 +13,7 @@ from da3_ros.types import ImageArray
 
 _QUALITY = 0.003  # of the best corner's response
 _PATCH, _GRADIENT = 15, 3  # px: of flow's window, of the derivative
-_LEAST_GRADIENT = 1.0  # of a patch, squares of grey levels summed: below it nothing is seen
+_LEAST_GRADIENT = 1.0  # of a patch, squares of Sobel's responses summed: below it nothing is seen
 _STRIPES = 8.0  # ratio of gradients, across to along, beyond which flow slides along with hardly any hold
 _NOTICED = 2.0  # and up to which it does not
 _CLEAR = 36  # the share 1/36 of the image's width, across
@@ -75,7 +75,7 @@ def textures(gray: ImageArray, pixels: Array) -> Array:
 def _stripes(gray: ImageArray, pixels: Array) -> tuple[Array, Array]:
     """Ratio (N,) of the gradients' size across stripes and along, and the unit direction (N, 2) along.
 
-    From the structure tensor of each patch: the whole image's takes ten times as long.
+    From the structure tensor of each patch: the whole image's takes several times as long.
     """
     column, row = np.rint(pixels).astype(int).T
     x, y = (_patches(cv2.Sobel(gray, cv2.CV_32F, dx, dy, ksize=_GRADIENT), row, column) for dx, dy in ((1, 0), (0, 1)))

@@ -63,7 +63,7 @@ class Landmarks:
 
     def __init__(self) -> None:
         """Start without any."""
-        self._next = 0
+        self.next_id = 0
         self.ids: Ids = np.zeros(0, np.int64)  # (L,) ascending
         self.points: Array = np.zeros((0, 3))  # (L, 3) in the chain's frame
         self.covariance: Array = np.zeros((0, 3, 3))  # (L, 3, 3) given the keyframes' poses
@@ -72,8 +72,8 @@ class Landmarks:
 
     def add(self, points: Array, covariance: Array, texture: Array) -> Ids:
         """New landmarks at points (N, 3) of the chain; returns their ids."""
-        ids = np.arange(self._next, self._next + len(points))
-        self._next += len(points)
+        ids = np.arange(self.next_id, self.next_id + len(points))
+        self.next_id += len(points)
         self.ids = np.concatenate([self.ids, ids])
         self.points = np.concatenate([self.points, points])
         self.covariance = np.concatenate([self.covariance, covariance])

@@ -48,7 +48,7 @@ class Placing:
         self._chain, self._tracker, self._schedule = chain, tracker, schedule
         self._inertia = inertia
         self._refinement = Refinement(config, enabled=refine)
-        self._found: list[Ids] = []  # landmarks, in the window that is being joined
+        self._first_new = 0  # id of the first landmark that was found in the window that is being joined
         self._fresh: _Fresh | None = None
 
     @property
@@ -59,6 +59,7 @@ class Placing:
     def clear(self) -> None:
         """The chain was cut."""
         self._refinement.clear()
+        self._fresh = None
 
     @property
     def refines(self) -> bool:
@@ -89,7 +90,7 @@ class Placing:
         self, request: Request, placed: Sequence[Keyframe], shared: Sequence[Shared], new: Sequence[View], by: Junction
     ) -> Steps[None]:
         """Find landmarks in keyframes that were just placed, and adjust the last keyframes to them."""
-        self._found, self._fresh = [], None
+        self._first_new, self._fresh = self._refinement.landmarks.next_id, None
         waiting = [replace(t, T_chain_cam=k.T_chain_cam) for t, k in zip(request.new, placed, strict=True)]
         for i, keyframe in enumerate(placed):
             ids, aside = self._observe(keyframe, waiting[i])
@@ -98,7 +99,7 @@ class Placing:
             waiting = [replace(tracked, seen=tracked.seen.shifted(ids, aside)) for tracked in waiting]
             yield "align"
             if self.refines and i < len(placed) - 1:
-                found = self._find(keyframe, waiting[i])
+                found = self._refinement.extend(keyframe, waiting[i].gray, _camera(keyframe, waiting[i]))
                 yield "find"
                 for j in range(i + 1, len(waiting)):
                     waiting[j] = self._carried(found, keyframe, waiting[i], waiting[j])
@@ -116,13 +117,14 @@ class Placing:
             self._refinement.restart(placed[-1])
         self._refinement.forget(lag, self._tracker.followed)
 
-    def extend(self, keyframe: Keyframe, tracked: Tracked) -> None:
+    def extend(self, keyframe: Keyframe, tracked: Tracked) -> Steps[None]:
         """Find what is new in the newest placed keyframe, of this frame; keyframes that wait see what is new in any."""
-        self._find(keyframe, tracked)
+        self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
         seen = self._refinement.landmarks.views[keyframe.index]
-        new = np.sort(np.concatenate(self._found))
-        self._fresh = _Fresh(seen.taken(among(seen.ids, new)), keyframe, tracked)
-        self._complete(self._fresh)
+        self._fresh = _Fresh(seen.taken(seen.ids >= self._first_new), keyframe, tracked)
+        yield "find"
+        while self._complete():
+            yield "find"
 
     def follow(self, keyframe: Keyframe, tracked: Tracked, T_ref_latest: Array) -> None:
         """Make a placed keyframe the tracker's reference, and have it follow what is new in it.
@@ -141,25 +143,21 @@ class Placing:
         alive, misses = np.ones(len(rows), bool), np.zeros(len(rows), np.int64)
         known = points[rows], covariance[rows], landmarks.texture[rows]
         self._tracker.add(gray, Features(new.ids, *known, pixels, alive, misses))
-        if self._fresh is not None:  # keyframes that were tracked since ``extend``
-            self._complete(self._fresh)
+        while self._complete():  # keyframes that were tracked since ``extend``
+            pass
         self._fresh = None
 
-    def _find(self, keyframe: Keyframe, tracked: Tracked) -> Seen:
-        new = self._refinement.extend(keyframe, tracked.gray, _camera(keyframe, tracked))
-        self._found.append(new.ids)
-        return new
-
-    def _complete(self, fresh: _Fresh) -> None:
-        """Carry new landmarks into keyframes that wait and were not given them so far."""
-
-        def completed(later: Tracked) -> Tracked:
-            if later.frame.id in fresh.given:
-                return later
-            fresh.given.add(later.frame.id)
-            return self._carried(fresh.seen, fresh.keyframe, fresh.tracked, later)
-
-        self._schedule.complete(completed)
+    def _complete(self) -> bool:
+        """Carry the window's new landmarks into a keyframe that waits and was not given them; False where none is."""
+        fresh = self._fresh
+        if fresh is None:
+            return False
+        later = next((t for t in self._schedule.pending if t.frame.id not in fresh.given), None)
+        if later is None:
+            return False
+        fresh.given.add(later.frame.id)
+        self._schedule.renew(self._carried(fresh.seen, fresh.keyframe, fresh.tracked, later))
+        return True
 
     def _observe(self, keyframe: Keyframe, tracked: Tracked) -> tuple[Ids, Array]:
         """Where the keyframe saw landmarks (N,): aside of where flow had brought them by pixels (N, 2)."""

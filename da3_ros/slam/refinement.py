@@ -34,7 +34,9 @@ _MOST_DOUBT = 30.0
 _FADING = 0.8  # of doubt, with each keyframe that nothing is known of
 _PRECISE = 3.0  # factor on the sigmas of windows; those that differ more cannot overrule landmarks
 _FEWEST = 12  # observations of a new keyframe; with fewer there is nothing to refine it by
-_ROUNDS = 3  # of an adjustment: a keyframe takes part in several, and twelve worlds are as good with two as with five
+# Of an adjustment: a keyframe takes part in several, and twelve worlds are as good with two as with five.  Where a
+# start is coarse, three are not enough.
+_ROUNDS, _ENOUGH = 5, 3
 
 
 class Refinement:
@@ -174,7 +176,7 @@ class Refinement:
             seen.joined(turns.among(rows)),
             np.array([k.depth_correction if k.depth is not None else 0.0 for k in lag]),
         )
-        found = yield from adjusting(bundle, _ROUNDS)
+        found = yield from adjusting(bundle, _ROUNDS, _ENOUGH)
         self.step = _step(found)
         yield "adjust"
         self._apply(found, lag, views, used, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -175,9 +175,14 @@ class Schedule:
         self._repair = tuple(shifted(t) for t in self._repair)
         self._live = self._live and shifted(self._live)
 
-    def complete(self, completed: Callable[[Tracked], Tracked]) -> None:
-        """The keyframes that wait see more than was known when they were tracked."""
-        self._pending = [completed(t) for t in self._pending]
+    @property
+    def pending(self) -> Sequence[Tracked]:
+        """The keyframes that wait."""
+        return self._pending
+
+    def renew(self, keyframe: Tracked) -> None:
+        """A keyframe that waits sees more than was known when it was tracked."""
+        self._pending = [keyframe if t.frame.id == keyframe.frame.id else t for t in self._pending]
 
     def clear(self) -> None:
         """Forget everything that waits (time gap); a window that is out must still be taken back."""

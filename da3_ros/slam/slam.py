@@ -431,8 +431,7 @@ class Slam:
         self._chain.settle(placed, junction.seam, self._placing.step)
         self._rebase(T_joined, placed[-1].T_chain_cam)
         yield "move"
-        self._placing.extend(placed[-1], request.new[-1])
-        yield "find"
+        yield from self._placing.extend(placed[-1], request.new[-1])
         # In one step with what the covariance of the newest keyframe becomes: frames are known from either by both.
         self._placing.follow(placed[-1], request.new[-1], self._T_reference_latest())
         return self._chain.retire()

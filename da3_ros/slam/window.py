@@ -95,17 +95,28 @@ def _cameras(
         return prediction.T_window_cam, [camera.resized(*size) for camera in found if camera is not None], ""
     if prediction.rays is None:
         raise PredictorError("the prediction has neither rays nor poses")
-    poses, cameras, problem = [], [], ""
-    for rays, weight, known in zip(prediction.rays.rays, prediction.rays.confidence, given, strict=True):
-        try:
-            fit = ray_geometry.camera_from_rays(rays, weight, size, known)
-        except ValueError as error:
-            problem = f"the predicted rays form no camera: {error}"
-            if known is None:
-                raise PredictorError(problem) from error
-            poses.append(np.full((4, 4), np.nan))
-            cameras.append(known.resized(*size))
-        else:
-            poses.append(fit.T_frame_cam)
-            cameras.append(fit.camera)
-    return np.stack(poses), cameras, problem
+    rays, weights = prediction.rays.rays, prediction.rays.confidence
+    if len(rays) != len(given) or weights.shape != rays.shape[:3]:
+        raise PredictorError("the prediction's shapes do not fit its window")
+    unknown = [i for i, known in enumerate(given) if known is None]
+    fits: dict[int, ray_geometry.RayCamera] = {}
+    problem = ""
+    try:
+        if unknown:  # of one camera, since one camera streams
+            fits = dict(
+                zip(unknown, ray_geometry.cameras_from_rays(rays[unknown], weights[unknown], size), strict=True)
+            )
+    except ValueError as error:
+        raise PredictorError(f"the predicted rays form no camera: {error}") from error
+    poses, cameras = np.full((len(given), 4, 4), np.nan), []
+    for i, known in enumerate(given):
+        if known is not None:
+            try:
+                fits[i] = ray_geometry.camera_from_rays(rays[i], weights[i], size, known)
+            except ValueError as error:
+                problem = f"the predicted rays form no camera: {error}"
+                cameras.append(known.resized(*size))
+                continue
+        poses[i] = fits[i].T_frame_cam
+        cameras.append(fits[i].camera)
+    return poses, cameras, problem

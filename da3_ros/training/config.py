@@ -77,7 +77,7 @@ class LossConfig:
 class OptimiserConfig:
     """AdamW, with or without Muon, and its schedule."""
 
-    muon: bool = param(True, "Muon for the matrices of the blocks; AdamW for the rest")
+    muon: bool = param(True, "Muon for the matrices of the blocks (torch 2.9), AdamW for the rest; else AdamW for all")
     rate: float = param(6e-4, "largest learning rate", low=0)
     last_layers: float = param(0.3, "factor on it for the layers that say cameras, and for read-outs", low=0)
     dense: float = param(2.0, "factor on it for the dense heads", low=0)

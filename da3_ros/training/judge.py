@@ -10,7 +10,7 @@ import torch
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
-from da3_ros.geometry.rays import RayCamera, camera_from_rays
+from da3_ros.geometry.rays import RayCamera, camera_from_rays, cameras_from_rays
 from da3_ros.geometry.se3 import Array
 from da3_ros.model.confidence import of_rays
 from da3_ros.model.network import Network
@@ -34,7 +34,7 @@ class Verdict:
 
     abs_rel: float  # after scaling each view to the true median
     delta1: float  # share of pixels within a factor of 1.25 of the truth
-    rotation_deg: float  # of cameras from rays, nothing known about them
+    rotation_deg: float  # of cameras from rays, nothing known but that a window has one camera
     translation_deg: float  # angle between the directions
     known_rotation_deg: float  # of cameras from rays, the intrinsics known
     head_rotation_deg: float  # the same of the camera head
@@ -155,16 +155,16 @@ def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
         samples.flat_delta1.append(delta1)
     height, width = batch.images.shape[-2:]
     codes = batch.cameras[0].numpy().astype(float)
-    found: list[RayCamera | None] = []
+    weights = np.stack([of_rays(raw) for raw in passed.ray_confidence.numpy()])
+    rays, size = passed.rays.numpy(), (width, height)
+    found = _of_one_camera(rays, weights, size)
     calibrated: list[RayCamera | None] = []
-    for rays, raw, code in zip(passed.rays.numpy(), passed.ray_confidence.numpy(), codes, strict=True):
+    for i, code in enumerate(codes):
         fy, fx = np.array([height, width]) / 2 / np.tan(code[7:] / 2)
         known = Pinhole(width, height, float(fx), float(fy), width / 2 - 0.5, height / 2 - 0.5)
-        weights = of_rays(raw)
-        found.append(_fitted(rays, weights, (width, height), None))
-        calibrated.append(_fitted(rays, weights, (width, height), known))
-        camera = None if found[-1] is None else found[-1].camera
-        samples.focal.append(1.0 if camera is None else abs(np.sqrt(camera.fx * camera.fy / (fx * fy)) - 1))
+        calibrated.append(_calibrated(rays[i], weights[i], known))
+        fit = found[i]
+        samples.focal.append(1.0 if fit is None else abs(np.sqrt(fit.camera.fx * fit.camera.fy / (fx * fy)) - 1))
     truth_poses = se3.from_quaternion(codes[:, :3], codes[:, 3:7])
     head = passed.cameras[0].numpy().astype(float)
     head_poses = se3.from_quaternion(head[:, :3], head[:, 3:7])
@@ -180,10 +180,18 @@ def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
     _measure_attention(passed.attention[-1][0].numpy(), batch, samples)
 
 
-def _fitted(rays: Array, weights: FloatArray, size: tuple[int, int], known: Pinhole | None) -> RayCamera | None:
-    """The camera of a ray map; None where the rays form none."""
+def _of_one_camera(rays: FloatArray, weights: FloatArray, size: tuple[int, int]) -> Sequence[RayCamera | None]:
+    """The cameras of N ray maps, of one K; None where one of them forms none."""
     try:
-        return camera_from_rays(rays, weights, size, known)
+        return cameras_from_rays(rays, weights, size)
+    except ValueError:
+        return [None] * len(rays)
+
+
+def _calibrated(rays: FloatArray, weights: FloatArray, known: Pinhole) -> RayCamera | None:
+    """The camera of a ray map, K known; None where the rays form none."""
+    try:
+        return camera_from_rays(rays, weights, known.size, known)
     except ValueError:
         return None
 

@@ -37,15 +37,19 @@ class Optimiser:
     """
 
     def __init__(self, config: OptimiserConfig, network: Network, readouts: Readouts) -> None:
-        """Take the parameters."""
+        """Take the parameters.
+
+        Raises:
+            ModelError: this torch has no Muon.
+        """
         camera = network.camera
         slow = _ids([readouts, camera.fc_t, camera.fc_qvec, camera.fc_fov])
         fast = _ids([network.neck, network.depth, network.rays])
-        turned = {id(p) for p in network.backbone.blocks.parameters() if p.ndim == 2} if config.muon else set()
+        of_blocks = {id(p) for p in network.backbone.blocks.parameters() if p.ndim == 2} if config.muon else set()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         matrices: list[nn.Parameter] = []
         for parameter in (*network.parameters(), *readouts.parameters()):
-            if id(parameter) in turned:
+            if id(parameter) in of_blocks:
                 matrices.append(parameter)
                 continue
             factor = config.last_layers if id(parameter) in slow else config.dense if id(parameter) in fast else 1.0
@@ -55,6 +59,10 @@ class Optimiser:
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(parts, lr=config.rate, betas=_BETAS, fused=True),
         ]
+        if matrices and not hasattr(torch.optim, "Muon"):
+            raise ModelError(
+                f"optimiser.muon needs torch 2.9, and this is {torch.__version__}: update it or set it to false"
+            )
         if matrices:
             group = {"params": matrices, "factor": 1.0, "weight_decay": config.weight_decay}
             self._parts.append(torch.optim.Muon([group], lr=config.rate, adjust_lr_fn="match_rms_adamw"))
@@ -71,9 +79,9 @@ class Optimiser:
 
     def step(self, rate: float) -> None:
         """Move every parameter along its gradient, at this learning rate."""
+        for group in self.groups:
+            group["lr"] = rate * group["factor"]
         for part in self._parts:
-            for group in part.param_groups:
-                group["lr"] = rate * group["factor"]
             part.step()
 
     def state(self) -> dict[str, Any]:
@@ -91,11 +99,14 @@ class Optimiser:
             raise ModelError(
                 "optimiser.muon was another in the saved run; set it back, or start a new run from its weights"
             )
-        for part, state in zip(self._parts, parts, strict=True):
-            here = [(group["factor"], group["weight_decay"]) for group in part.param_groups]
-            part.load_state_dict(state)
-            for group, (factor, decay) in zip(part.param_groups, here, strict=True):
-                group.update(factor=factor, weight_decay=decay)
+        here = [(group["factor"], group["weight_decay"]) for group in self.groups]
+        try:
+            for part, state in zip(self._parts, parts, strict=True):
+                part.load_state_dict(state)
+        except ValueError as error:
+            raise ModelError(f"the saved run had other groups of weights ({error}); --start a run from them") from error
+        for group, (factor, decay) in zip(self.groups, here, strict=True):
+            group.update(factor=factor, weight_decay=decay)
 
 
 def _ids(modules: Iterable[nn.Module]) -> set[int]:

@@ -10,6 +10,7 @@ poses of the recording are kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from da3_ros.errors import ModelError
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.depth_alignment import at_pixels
-from da3_ros.geometry.rays import camera_from_rays
+from da3_ros.geometry.rays import cameras_from_rays
 from da3_ros.geometry.scale_shift import fit_scale_shift
 from da3_ros.geometry.se3 import Array
 from da3_ros.model import confidence
@@ -94,14 +95,14 @@ def taught_world(
         said = teacher(torch.from_numpy(prepared.images))
     weights = confidence.of_rays(said.ray_confidence.numpy())
     try:
-        fitted = [camera_from_rays(r, w, size) for r, w in zip(said.rays.numpy(), weights, strict=True)]
+        fitted = cameras_from_rays(said.rays.numpy(), weights, size)
     except ValueError:
         return None
     depth = said.depth.numpy()
     trusted = said.depth_confidence.numpy()
     depth = np.where(trusted > np.quantile(trusted, _DOUBTED), depth, np.float32(np.nan))
     poses = np.stack([camera.T_frame_cam for camera in fitted])
-    camera = _common(frames[0].camera, [camera.camera for camera in fitted], size)
+    camera = _centred(fitted[0].camera) if frames[0].camera is None else frames[0].camera.resized(*size)
     measured = _measured(frames, depth)
     if measured is not None:
         depth, poses = measured
@@ -141,12 +142,9 @@ def _measured(frames: Sequence[Frame], depth: FloatArray) -> tuple[FloatArray, A
     return np.stack(aligned), se3.inverse(T[:1]) @ T
 
 
-def _common(given: Pinhole | None, found: Sequence[Pinhole], size: tuple[int, int]) -> Pinhole:
-    """The camera of all frames: the calibrated one, or the median of those that the rays say."""
-    if given is not None:
-        return given.resized(*size)
-    fx, fy = (float(np.median([getattr(camera, name) for camera in found])) for name in ("fx", "fy"))
-    return Pinhole(*size, fx, fy, size[0] / 2 - 0.5, size[1] / 2 - 0.5)
+def _centred(camera: Pinhole) -> Pinhole:
+    """The same with its principal point in the middle."""
+    return replace(camera, cx=camera.width / 2 - 0.5, cy=camera.height / 2 - 0.5)
 
 
 def _groups(source: Source, views: int) -> Iterator[list[Frame]]:

@@ -87,13 +87,13 @@ class Trainer:
         """Go on from a state.
 
         Raises:
-            ModelError: it is of a network of other sizes.
+            ModelError: it is of a network of other sizes, or of other optimisers.
         """
         if any(saved.preset.get(name) != value for name, value in _sizes(self.preset).items()):
             raise ModelError("the saved run trains a network of other sizes; start a new run in another folder")
+        self._optimiser.resume(saved.optimiser)
         self.network.load_state_dict(saved.network)
         self.readouts.load_state_dict(saved.readouts)
-        self._optimiser.resume(saved.optimiser)
         self.average = saved.average
         self.step, self.minutes = saved.step, saved.minutes
 
