@@ -479,6 +479,14 @@ class TestPictures:
         blank = dataclasses.replace(sample, depth=np.full_like(truth, np.nan), confidence=np.zeros_like(truth))
         assert panels(blank, 1.0, "m", 0.2)[3].caption == "no common pixels"
 
+    def test_windows_that_claim_no_metres_have_no_residual(self, whole):
+        silent = dataclasses.replace(whole, windows=[dataclasses.replace(w, residual=0.0) for w in whole.windows])
+        told, untold = (page(record, summarise(record)) for record in (whole, silent))
+        assert "against what was expected" in told
+        assert "none claims metres" not in told
+        assert "against what was expected" not in untold
+        assert "none claims metres" in untold
+
     def test_errors_of_all_samples_are_drawn_on_one_scale(self):
         truth = np.full((30, 40), 2.0, np.float32)
         image, sure = np.zeros((60, 80, 3), np.uint8), np.ones_like(truth)

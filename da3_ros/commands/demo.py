@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     bag = _fresh_bag(out)
     with Progress(f"{arguments.source} -> {bag}: frame") as progress:
         write_bag(source, bag, progress=progress)
-    code = evaluate_bag(bag, config, out, arguments.rate)
+    code = evaluate_bag(bag, config, out, arguments.rate, source.name)
     da3 = Path(sys.argv[0]).absolute() if Path(sys.argv[0]).name == "da3" else "da3"
     sys.stdout.write(
         f"map: {(out / 'map.ply').resolve()}\n"

@@ -25,8 +25,8 @@ def needs_ros() -> Iterator[None]:
         ) from error
 
 
-def evaluate_bag(bag: Path, config: Config, out: Path | None, rate: float) -> int:
-    """Play a bag to a live node; write and print the results."""
+def evaluate_bag(bag: Path, config: Config, out: Path | None, rate: float, name: str | None = None) -> int:
+    """Play a bag to a live node; write and print the results, under its name where none is given."""
     options.require(rate > 0, "--rate must be positive")
     with needs_ros():
         from da3_ros.ros.live import evaluate_live
@@ -41,6 +41,7 @@ def evaluate_bag(bag: Path, config: Config, out: Path | None, rate: float) -> in
             config,
             folder,
             rate=rate,
+            name=name,
             progress=lambda done, total: progress(round(done), round(total)),
             say=_say,
         )

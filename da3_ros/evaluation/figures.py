@@ -150,15 +150,21 @@ def error_figure(record: Record, final: TrajectoryEvaluation, causal: Trajectory
     return _svg(fig, "Position and rotation error over time")
 
 
+def expects_scale(record: Record) -> bool:
+    """Whether some window was compared with a scale that was expected: not so where none claims metres."""
+    return any(abs(window.residual) > 0 for window in record.windows)
+
+
 @_styled
 def scale_figure(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     """Scale of each window with its sigma band, its residual, and the scale of the result against the truth."""
     known = final is not None and len(final.local_scale) > 0
-    fig = _figure(10.4, 5.6 if known else 4.2)
-    heights = (1.4, 1, 1) if known else (1.4, 1)
-    axes = fig.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    expected = expects_scale(record)
+    heights = (1.4, *(1,) * (expected + known))
+    fig = _figure(10.4, 1.4 * (1 + len(heights)))
+    axes = fig.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     start = _start_ns(record)
-    _draw_windows(axes[0], axes[1], record.windows, start)
+    _draw_windows(axes[0], axes[1] if expected else None, record.windows, start)
     if known:
         series = ((causal, palette.CAUSAL, "causal", _UNDER), (final, palette.FINAL, "final", _OVER))
         for result, colour, name, width in series:
@@ -166,12 +172,12 @@ def scale_figure(record: Record, final: TrajectoryEvaluation | None, causal: Tra
                 continue
             seconds = (result.local_scale_ns - start) / 1e9
             order = np.argsort(seconds, kind="stable")
-            axes[2].plot(seconds[order], 100 * (result.local_scale[order] - 1), color=colour, lw=width, label=name)
-        axes[2].axhline(0, color=palette.INK, lw=0.8, alpha=0.5)
-        axes[2].set(ylabel="error (%)")
-        axes[2].set_title("Scale of the trajectory against the truth, over pieces of 10 % of the path")
-        _at_least(axes[2], 1.0)
-        axes[2].legend(loc="best", ncols=2)
+            axes[-1].plot(seconds[order], 100 * (result.local_scale[order] - 1), color=colour, lw=width, label=name)
+        axes[-1].axhline(0, color=palette.INK, lw=0.8, alpha=0.5)
+        axes[-1].set(ylabel="error (%)")
+        axes[-1].set_title("Scale of the trajectory against the truth, over pieces of 10 % of the path")
+        _at_least(axes[-1], 1.0)
+        axes[-1].legend(loc="best", ncols=2)
     axes[-1].set(xlabel="time (s)")
     return _svg(fig, "Scale over windows")
 
@@ -215,7 +221,7 @@ def latency_figure(record: Record) -> str:
     return _svg(fig, "Latency per stage")
 
 
-def _draw_windows(scale: Axes, residual: Axes, windows: list[WindowRecord], start: int) -> None:
+def _draw_windows(scale: Axes, residual: Axes | None, windows: list[WindowRecord], start: int) -> None:
     t = np.array([(w.stamp_ns - start) / 1e9 for w in windows])
     log_scale = np.array([w.log_scale for w in windows])
     sigma = np.array([w.sigma for w in windows])
@@ -231,20 +237,23 @@ def _draw_windows(scale: Axes, residual: Axes, windows: list[WindowRecord], star
         label="±1 σ",
     )
     scale.plot(t[used], np.exp(log_scale[used]), "-o", color=palette.FINAL, lw=1, ms=3, label="window scale")
-    residual.vlines(t, 0, 100 * np.expm1(innovation), color=palette.FINAL, lw=1.2)
-    residual.plot(t, 100 * np.expm1(innovation), ".", color=palette.FINAL, ms=4)
-    residual.axhline(0, color=palette.INK, lw=0.8, alpha=0.5)
     for outcome, (marker, colour, words) in _OUTCOMES.items():
         chosen = np.array([w.outcome == outcome for w in windows], bool)
         if chosen.any():
             heights = np.where(np.isfinite(log_scale), np.exp(log_scale), 1.0)
             scale.plot(t[chosen], heights[chosen], marker, color=colour, ms=8, ls="none", label=words, zorder=5)
-            residual.plot(t[chosen], 100 * np.expm1(innovation)[chosen], marker, color=colour, ms=7, ls="none")
+            if residual is not None:
+                residual.plot(t[chosen], 100 * np.expm1(innovation)[chosen], marker, color=colour, ms=7, ls="none")
     scale.set(ylabel="map units per unit", title="Scale of each window")
+    scale.legend(loc="best", ncols=3)
+    if residual is None:
+        return
+    residual.vlines(t, 0, 100 * np.expm1(innovation), color=palette.FINAL, lw=1.2)
+    residual.plot(t, 100 * np.expm1(innovation), ".", color=palette.FINAL, ms=4)
+    residual.axhline(0, color=palette.INK, lw=0.8, alpha=0.5)
     residual.set(ylabel="residual (%)", title="Scale of each window against what was expected")
     residual.margins(y=0.15)
     _at_least(residual, 2.0)
-    scale.legend(loc="best", ncols=3)
 
 
 def _mark_poses(top: Axes, side: Axes, record: Record, stamps: NDArray[np.int64], p: Array, start: int) -> None:

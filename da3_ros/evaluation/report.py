@@ -130,9 +130,11 @@ def _errors(record: Record, final: TrajectoryEvaluation | None, causal: Trajecto
 def _scale(record: Record, final: TrajectoryEvaluation | None, causal: TrajectoryEvaluation | None) -> str:
     if not record.windows:
         return _card("Scale over windows", '<p class="empty">No window was predicted in this run.</p>')
-    caption = (
-        "Each prediction has a scale of its own. The joint with the map estimates it (top, with one sigma) and "
-        "compares it with what was expected (residual); a large residual is a break, which is repaired or cut."
+    caption = "Each prediction has a scale of its own, which the joint with the map estimates (top, with one sigma)"
+    caption += (
+        " and compares with what was expected (residual); a large residual is a break, which is repaired or cut."
+        if figures.expects_scale(record)
+        else "; none claims metres, so that nothing was expected of it."
     )
     return _card("Scale over windows", _scroll(figures.scale_figure(record, final, causal)), caption)
 

@@ -63,6 +63,7 @@ def evaluate_live(
     out: Path,
     *,
     rate: float = 1.0,
+    name: str | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> tuple[Record, Summary]:
@@ -76,6 +77,7 @@ def evaluate_live(
         config: of the node.
         out: folder for the results.
         rate: playing speed.
+        name: of the recording in the results; else that of the bag.
         progress: called while the bag plays.
         say: called with one line per step.
 
@@ -114,8 +116,8 @@ def evaluate_live(
             observer.close()
     assert status is not None
     record = Record(
-        title=f"{source.name}, live",
-        source=source.name,
+        title=f"{name or source.name}, live",
+        source=name or source.name,
         predictor=config.predictor,
         method="ours",
         mode="live",
