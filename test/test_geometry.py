@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from da3_ros.geometry import rays, robust, se3, sim3
+from da3_ros.geometry import rays, robust, se3, sim3, splitting
 from da3_ros.geometry.camera import Pinhole
 
 FLOATS = st.floats(-3, 3, allow_nan=False)
@@ -256,6 +258,37 @@ def test_what_views_have_in_common_is_their_camera():
     middle = {name: float(np.median(values)) for name, values in errors.items()}
     assert middle["one"] < 0.95 * middle["each"]
     assert middle["focal of one"] < 0.6 * middle["focal of each"]
+
+
+@pytest.mark.parametrize("wrong", [{"fx": 780.0, "fy": 780.0}, {"cx": 520.0}])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_a_view_that_says_another_camera_turns_no_other(wrong, noise):
+    rng, cam = np.random.default_rng(4), camera()
+    clean, spoilt, focal = [], [], []
+    for _ in range(10):
+        poses, maps = views_of_one_camera(cam, 0.02, rng)
+        worse = maps.copy()
+        worse[5] = rays.make_rays(poses[5], replace(cam, **wrong), 48, 64)
+        worse[5] += noise * rng.normal(size=worse[5].shape)
+        for seen, into in ((maps, clean), (worse, spoilt)):
+            found = rays.cameras_from_rays(seen, np.ones((6, 48, 64)), cam.size)
+            into += [error_deg(T, view) for T, view in zip(poses[:5], found, strict=False)]
+        focal.append(found[0].camera.fx / cam.fx)
+    assert np.median(spoilt) < 1.2 * np.median(clean)
+    assert max(spoilt) < 1.5 * max(clean)
+    assert abs(np.median(focal) - 1) < 0.02
+
+
+def test_the_camera_of_several_views_is_where_the_misfit_is_least():
+    rng = np.random.default_rng(5)
+    R, camera_ = se3.exp_so3(rng.normal(size=(3, 3))), np.array([0.3, 0.25, 0.02, -0.01])
+    A = np.exp(0.05 * rng.normal(size=(3, 1, 1))) * R @ splitting._inverse(camera_) + 0.02 * rng.normal(size=(3, 3, 3))
+    root = np.linalg.cholesky(np.stack([x @ x.T + np.eye(3) for x in 30 * rng.normal(size=(3, 3, 3))]))
+    start = R @ se3.exp_so3(0.1 * rng.normal(size=(3, 3)))
+    found = splitting._adjusted(start, np.zeros(3), camera_ + 0.1, A, root)
+    again = splitting._adjusted(R, np.full(3, 0.1), camera_, A, root)
+    np.testing.assert_allclose(found[0], again[0], atol=1e-4)
+    np.testing.assert_allclose(found[1], again[1], atol=1e-4)
 
 
 def test_one_view_without_a_camera_is_refused():

@@ -13,10 +13,12 @@ from da3_ros import config as configuration
 from da3_ros.config import Config
 from da3_ros.errors import PredictorError
 from da3_ros.geometry import se3
-from da3_ros.geometry.rays import RayCamera, camera_from_rays
+from da3_ros.geometry.camera import Pinhole
+from da3_ros.geometry.rays import RayCamera, camera_from_rays, make_rays
 from da3_ros.predictors import open_predictor
 from da3_ros.predictors.simulated import SimulatedPredictor
-from da3_ros.types import Frame, Prediction, Truth, Window
+from da3_ros.slam.window import unpack
+from da3_ros.types import Frame, Prediction, Rays, Truth, Window
 
 OFF = {
     "window_log_scale": 0.0,
@@ -356,3 +358,43 @@ def test_what_it_needs_it_asks_for():
                 predictor().predict(Window(1, (whole, case), (0,)))
     with pytest.raises(PredictorError, match="unknown predictor 'network'; use simulated, recorded:FILE, a network"):
         open_predictor(configuration.updated(Config(), {"predictor": "network"}))
+
+
+def some_calibrated(known: set[int], confidence: np.ndarray | None = None) -> tuple[Prediction, list[Pinhole | None]]:
+    """Four views of one camera, whose rays are exact, some of them calibrated (wrongly: 5 % off)."""
+    poses = [se3.exp(np.array([0.1 * i, 0.05, 0, 0.2 * i, 0, 0])) for i in range(4)]
+    maps = np.stack([make_rays(T, SMALL, 24, 32) for T in poses]).astype(np.float32)
+    given = [dataclasses.replace(SMALL, fx=1.05 * SMALL.fx) if i in known else None for i in range(4)]
+    image = np.zeros((SMALL.height, SMALL.width, 3), np.uint8)
+    frames = tuple(Frame(i, i, image, camera) for i, camera in enumerate(given))
+    depth = np.ones((4, 24, 32), np.float32)
+    said = Rays(maps, np.ones((4, 24, 32), np.float32) if confidence is None else confidence)
+    return Prediction(Window(1, frames, (0, 1, 2, 3)), depth, depth, said), given
+
+
+def test_calibrated_views_keep_their_camera_among_others():
+    prediction, given = some_calibrated({1, 2})
+    views = unpack(prediction, given, given)
+    assert all(view.posed for view in views)
+    assert [round(view.camera.fx / view.camera.width / SMALL.fx * SMALL.width, 3) for view in views] == [
+        1,
+        1.05,
+        1.05,
+        1,
+    ]
+
+
+def test_a_calibrated_view_without_a_pose_leaves_the_others_theirs():
+    prediction, given = some_calibrated({1, 2})
+    prediction.rays.rays[1, ..., 0] *= -1
+    assert [view.posed for view in unpack(prediction, given, given)] == [True, False, True, True]
+    prediction.rays.rays[0, ..., 0] *= -1
+    with pytest.raises(PredictorError, match="form no camera"):
+        unpack(prediction, given, given)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 32), (4, 12, 32)])
+def test_confidence_of_another_shape_is_refused(shape):
+    prediction, given = some_calibrated(set(), np.ones(shape, np.float32))
+    with pytest.raises(PredictorError, match="shapes do not fit"):
+        unpack(prediction, given, given)

@@ -426,7 +426,7 @@ def test_a_run_of_before_muon_goes_on_as_it_was(worlds, tmp_path, capsys, monkey
     monkeypatch.setattr("os.nice", lambda _: 0)
     for seed, world in ((1001, worlds[0]), (HELD_OUT_SEEDS[0], worlds[1])):
         write_world(tmp_path / "worlds" / str(seed), replace(world, seed=seed))
-    file = tmp_path / "config.yaml"
+    file = tmp_path / "mine.yaml"
     run_ = ["train", "--out", str(tmp_path), "--config", str(file)]
     file.write_text(FILE + "optimiser: {muon: false}\n")
     assert main([*run_, "--steps", "1"]) == 0
@@ -435,7 +435,8 @@ def test_a_run_of_before_muon_goes_on_as_it_was(worlds, tmp_path, capsys, monkey
     saved["optimiser"] = saved["optimiser"]["parts"][0]
     torch.save(saved, tmp_path / "state.pt")
     file.write_text(FILE)
-    assert main([*run_, "--resume", "--steps", "2"]) == 0
+    for steps in (2, 3):
+        assert main([*run_, "--resume", "--steps", str(steps)]) == 0
     assert "muon: false" in (tmp_path / "config.yaml").read_text()
 
 

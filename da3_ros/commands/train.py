@@ -86,8 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     from da3_ros.training import state as states
 
     saved = states.load(out / states.STATE) if arguments.resume else None
-    if saved is not None and "optimiser.muon" not in saved.config:  # of a version that had AdamW alone
-        config = replace(config, optimiser=replace(config.optimiser, muon=False))
+    if saved is not None:  # a run keeps its optimiser; that of a version before Muon is AdamW alone
+        muon = bool(saved.config.get("optimiser.muon", False))
+        config = replace(config, optimiser=replace(config.optimiser, muon=muon))
     if saved is None and (out / states.STATE).exists():
         raise OutputError(f"{out} holds a run already; add --resume to go on with it, or give another --out")
     options.require(

@@ -20,6 +20,11 @@ _CENTRED = 0.03
 _FLATTEST = 1e-3  # least change of a direction over half the image: a view of a tenth of a degree
 _MOST_STEPS = 20  # of Gauss-Newton from the QR decomposition; usual views take three
 _HALVINGS = 6  # of a step that leads uphill
+# Of three views and more, one that says another camera than the others counts less (Cauchy's kernel, squared).
+_REWEIGHTINGS = 3
+_MOST_KNOWN = 4.0  # times what the middle view knows: more is believed of no view
+_FREE = 5  # numbers of a view (9 of A, less its rotation and s) that are left to misfit
+_USUAL = 9.0  # squared misfit at which a view counts for a quarter, where the middle one misfits by no more than noise
 _SETTLED = 1e-5  # change of a parameter: angles in rad, logarithms, halves of the image
 _TURNS = np.stack([se3.hat(axis) for axis in np.eye(3)])
 
@@ -52,26 +57,41 @@ def rotations_and_camera_of(A: Array, information: Array) -> tuple[Array, Array]
         ValueError: an A is of no camera.
     """
     parts = [_decomposed(each) for each in A]
-    length = np.array([upper[2, 2] for _, upper in parts])
-    # Logarithms of the focal lengths, then the principal point.
-    each = np.array([_parameters(upper / upper[2, 2]) for _, upper in parts])
-    camera = np.average(each, axis=0, weights=information[:, 2, 2] * length**2)
-    R = np.stack([rotation for rotation, _ in parts])
-    if len(A) > 1:
-        towards = A @ information @ _inverse(camera).T
-        R = np.stack([se3.nearest_rotation(one) for one in towards])
+    length = np.array([upper[2, 2] for _, upper in parts])[:, None, None]
+    with np.errstate(over="ignore", under="ignore"):
+        A, information = A / length, information * length**2
+    known = information[:, 2, 2]
+    if not (np.isfinite(A).all() and np.isfinite(information).all() and known.min() > 0):
+        raise ValueError("the rays do not form a camera: nothing determines it")
+    R, scale = np.stack([rotation for rotation, _ in parts]), np.zeros(len(A))
+    camera: Array = np.median([_parameters(upper / upper[2, 2]) for _, upper in parts], axis=0)
+    # A view may be wrong as a whole, and sure of itself.
+    trust = np.minimum(1.0, _MOST_KNOWN * np.median(known) / known)
     try:
-        root = np.linalg.cholesky(information) * length[:, None, None]
-        R, camera = _adjusted(R, camera, A / length[:, None, None], root)
+        root = np.asarray(np.linalg.cholesky(information), float)
+        for _ in range(_REWEIGHTINGS if len(A) > 2 else 1):
+            if len(A) > 1:
+                R, scale = _placed(camera, A, information)
+            misfit = (_misfit(R, scale, camera, A, root) ** 2).sum(axis=(1, 2))
+            doubt = misfit / (_USUAL * max(1.0, float(np.median(misfit)) / _FREE)) if len(A) > 2 else np.zeros(len(A))
+            R, camera = _adjusted(R, scale, camera, A, np.sqrt(trust / (1 + doubt) ** 2)[:, None, None] * root)
     except np.linalg.LinAlgError:  # a ValueError in some releases of numpy only
         raise ValueError("the rays do not form a camera: nothing determines it") from None
     (fx, fy), (cx, cy) = np.exp(camera[:2]), camera[2:]
     return R, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
-def _adjusted(R: Array, camera: Array, A: Array, root: Array) -> tuple[Array, Array]:
+def _placed(camera: Array, A: Array, information: Array) -> tuple[Array, Array]:
+    """Rotations (N, 3, 3) and logarithms of s (N,) of views whose camera is known."""
+    inverse = _inverse(camera)
+    R = np.stack([se3.nearest_rotation(each) for each in A @ information @ inverse.T])
+    P = R @ inverse
+    s = (A @ information * P).sum(axis=(1, 2)) / (P @ information * P).sum(axis=(1, 2))
+    return R, np.log(np.maximum(s, _FLATTEST))
+
+
+def _adjusted(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> tuple[Array, Array]:
     """Rotations and camera where the misfit is least, from close by; each view has a logarithm of s of its own."""
-    scale = np.zeros(len(A))
     cost = _cost(R, scale, camera, A, root)
     for _ in range(_MOST_STEPS):
         moved, views = _step(R, scale, camera, A, root)

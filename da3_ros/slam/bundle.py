@@ -171,7 +171,7 @@ def adjusting(bundle: Bundle, rounds: int, enough: int | None = None) -> Steps[A
                 break
         else:
             damping *= 10
-            if damping > _MOST_DAMPING:
+            if damping > _MOST_DAMPING or (enough is not None and done >= enough):
                 break
     yield "adjust"
     state, reduced = linear.state, linear.reduced(0.0)

@@ -157,14 +157,16 @@ def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
     codes = batch.cameras[0].numpy().astype(float)
     weights = np.stack([of_rays(raw) for raw in passed.ray_confidence.numpy()])
     rays, size = passed.rays.numpy(), (width, height)
-    found = _of_one_camera(rays, weights, size)
     calibrated: list[RayCamera | None] = []
+    focals = []
     for i, code in enumerate(codes):
         fy, fx = np.array([height, width]) / 2 / np.tan(code[7:] / 2)
         known = Pinhole(width, height, float(fx), float(fy), width / 2 - 0.5, height / 2 - 0.5)
         calibrated.append(_calibrated(rays[i], weights[i], known))
-        fit = found[i]
-        samples.focal.append(1.0 if fit is None else abs(np.sqrt(fit.camera.fx * fit.camera.fy / (fx * fy)) - 1))
+        focals.append(np.sqrt(fx * fy))
+    found = _of_one_camera(rays, weights, size, [i for i, fit in enumerate(calibrated) if fit is not None])
+    for fit, focal in zip(found, focals, strict=True):
+        samples.focal.append(1.0 if fit is None else abs(np.sqrt(fit.camera.fx * fit.camera.fy) / focal - 1))
     truth_poses = se3.from_quaternion(codes[:, :3], codes[:, 3:7])
     head = passed.cameras[0].numpy().astype(float)
     head_poses = se3.from_quaternion(head[:, :3], head[:, 3:7])
@@ -180,12 +182,17 @@ def _measure(network: Network, batch: Batch, samples: _Samples) -> None:
     _measure_attention(passed.attention[-1][0].numpy(), batch, samples)
 
 
-def _of_one_camera(rays: FloatArray, weights: FloatArray, size: tuple[int, int]) -> Sequence[RayCamera | None]:
-    """The cameras of N ray maps, of one K; None where one of them forms none."""
+def _of_one_camera(
+    rays: FloatArray, weights: FloatArray, size: tuple[int, int], some: list[int]
+) -> Sequence[RayCamera | None]:
+    """The cameras, of one K, of some of N ray maps; None for the others."""
+    found: list[RayCamera | None] = [None] * len(rays)
     try:
-        return cameras_from_rays(rays, weights, size)
-    except ValueError:
-        return [None] * len(rays)
+        for i, fit in zip(some, cameras_from_rays(rays[some], weights[some], size), strict=True):
+            found[i] = fit
+    except ValueError:  # they form none
+        pass
+    return found
 
 
 def _calibrated(rays: FloatArray, weights: FloatArray, known: Pinhole) -> RayCamera | None:

@@ -22,7 +22,7 @@ from da3_ros.errors import ModelError
 from da3_ros.geometry import se3
 from da3_ros.geometry.camera import Pinhole
 from da3_ros.geometry.depth_alignment import at_pixels
-from da3_ros.geometry.rays import cameras_from_rays
+from da3_ros.geometry.rays import camera_from_rays, cameras_from_rays
 from da3_ros.geometry.scale_shift import fit_scale_shift
 from da3_ros.geometry.se3 import Array
 from da3_ros.model import confidence
@@ -94,15 +94,16 @@ def taught_world(
     with torch.no_grad():
         said = teacher(torch.from_numpy(prepared.images))
     weights = confidence.of_rays(said.ray_confidence.numpy())
+    rays, given = said.rays.numpy(), frames[0].camera
     try:
-        fitted = cameras_from_rays(said.rays.numpy(), weights, size)
+        camera = _centred(cameras_from_rays(rays, weights, size)[0].camera) if given is None else given.resized(*size)
+        fitted = [camera_from_rays(r, w, size, camera) for r, w in zip(rays, weights, strict=True)]
     except ValueError:
         return None
     depth = said.depth.numpy()
     trusted = said.depth_confidence.numpy()
     depth = np.where(trusted > np.quantile(trusted, _DOUBTED), depth, np.float32(np.nan))
     poses = np.stack([camera.T_frame_cam for camera in fitted])
-    camera = _centred(fitted[0].camera) if frames[0].camera is None else frames[0].camera.resized(*size)
     measured = _measured(frames, depth)
     if measured is not None:
         depth, poses = measured
