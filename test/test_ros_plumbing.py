@@ -15,15 +15,18 @@ from da3_ros.config import Config
 from da3_ros.errors import PredictorError
 from da3_ros.geometry import se3
 from da3_ros.ros import messages
+from da3_ros.ros.body import Body
 from da3_ros.ros.calibration import announced_size
 from da3_ros.ros.counters import DROP_CAUSES, Counters, Stopwatch
 from da3_ros.ros.graph import GraphLog
 from da3_ros.ros.inbox import Inbox
 from da3_ros.ros.loading import Loading
+from da3_ros.ros.mapper_thread import MapperThread
 from da3_ros.ros.outputs import thinned
 from da3_ros.ros.pace import Pace
 from da3_ros.ros.predictor_thread import PredictorThread
 from da3_ros.ros.prior_pairing import PriorPairing
+from da3_ros.ros.tracker_thread import TrackerThread
 from da3_ros.ros.truth import TruthPairing
 from da3_ros.types import DepthPoints, Engine, Frame, FusedKeyframe, LoopEdge, Prediction, Tell, Window
 
@@ -391,3 +394,42 @@ def test_poses_of_another_drive_are_forgotten_when_time_jumps_back():
     assert pairing.add_frame(1, 50 * MS) is None
     ((_, priors),) = pairing.add_pose(60 * MS, at(2.0))
     np.testing.assert_allclose(priors.T_odom_cam[:3, 3], [1, 0, 0])
+
+
+# ------------------------------------------------------------ a window that is joined while frames come
+
+
+class EndlessJoining:
+    """A window with steps of three milliseconds."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def advance(self) -> None:
+        self.steps += 1
+        time.sleep(0.003)
+
+
+class Silent:
+    """Outputs that nobody listens to."""
+
+    def wants_path(self, _: object) -> bool:
+        return False
+
+
+def test_a_waiting_frame_goes_before_the_steps_that_commands_would_bring():
+    config = Config()
+    mapper = MapperThread(config, Silent(), Counters(), Stopwatch())
+    thread = TrackerThread(config, Silent(), mapper, Counters(), Stopwatch(), lambda *_: None)
+    thread._body, thread._joining, thread._predicting = Body.camera("camera"), EndlessJoining(), True
+    thread._owed_s = 0.008  # as after a frame
+    thread._inbox.put_frame("the next frame")
+    thread._work(lambda: None)
+    assert 1 <= thread._joining.steps <= 3  # what the frame before owes, although another waits
+    owed = thread._joining.steps
+    for _ in range(5):
+        thread._work(lambda: None)
+    assert thread._joining.steps == owed
+    assert thread._inbox.take(0.0) == "the next frame"
+    thread._work(None)
+    assert thread._joining.steps == owed + 1  # nothing waits: step by step
