@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -25,19 +26,23 @@ def world(seed: int) -> HeldSource:
     return HeldSource(list(open_source(f"world:{seed}?frames=80&size=320x240")))
 
 
-def run(frames: list[Frame], delay: int, **values: object) -> tuple[Slam, list[Estimate]]:
-    """Every prediction is there so many frames after its window was asked for."""
-    config = configuration.updated(Config(), {k.replace("__", "."): v for k, v in values.items()})
-    slam, predictor = Slam(config), open_predictor(config)
-    estimates, out, due = [], None, 0
+def driven(slam: Slam, frames: list[Frame], delay: int) -> Iterator[tuple[Estimate, bool]]:
+    """Every prediction is there so many frames after its window was asked for; whether one was there is told."""
+    predictor, out, due = open_predictor(slam._config), None, 0
     for i, frame in enumerate(frames):
-        estimates.append(slam.track(frame))
-        if out is not None and i >= due:
+        estimate = slam.track(frame)
+        there = out is not None and i >= due
+        if there:
             slam.integrate(predictor.predict(out))
             out = None
+        yield estimate, there
         if out is None:
             out, due = slam.request(), i + delay
-    return slam, estimates
+
+
+def run(frames: list[Frame], delay: int, **values: object) -> tuple[Slam, list[Estimate]]:
+    slam = Slam(configuration.updated(Config(), {k.replace("__", "."): v for k, v in values.items()}))
+    return slam, [estimate for estimate, _ in driven(slam, frames, delay)]
 
 
 def truth(frames: list[Frame]) -> Trajectory:
@@ -245,8 +250,7 @@ def test_frames_between_the_steps_of_a_window_are_as_good_as_others(seed, hold):
 
 def test_keyframes_that_wait_see_what_any_keyframe_of_the_window_found():
     """Two keyframes come back together while others wait: these get the new landmarks of both."""
-    frames = list(world(1))
-    slam, predictor = Slam(Config()), open_predictor(Config())
+    slam = Slam(Config())
     extend, found, shared = slam._placing._refinement.extend, [], []
 
     def told(*arguments):
@@ -255,16 +259,9 @@ def test_keyframes_that_wait_see_what_any_keyframe_of_the_window_found():
         return new
 
     slam._placing._refinement.extend = told
-    out, due = None, 0
-    for i, frame in enumerate(frames[:50]):
-        slam.track(frame)
-        if out is not None and i >= due:
-            found.clear()
-            slam.integrate(predictor.predict(out))
-            out = None
-            if len(found) > 1:
-                shared += [[int(np.isin(ids, t.seen.ids).sum()) for ids in found] for t in slam._schedule.pending]
-        if out is None:
-            out, due = slam.request(), i + 5
+    for _, joined in driven(slam, list(world(1))[:50], 5):
+        if joined and len(found) > 1:
+            shared += [[int(np.isin(ids, t.seen.ids).sum()) for ids in found] for t in slam._schedule.pending]
+        found.clear()
     assert len(shared) > 3
     assert np.median(shared, axis=0).min() > 10

@@ -10,6 +10,7 @@ their camera, so that s is 1; networks are off by some per cent, which must not 
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
@@ -41,7 +42,7 @@ def rotation_of(A: Array, information: Array, K: Array) -> Array:
         ValueError: A is of no camera.
     """
     _decomposed(A)
-    return se3.nearest_rotation(A @ information @ np.linalg.inv(K).T)
+    return _turned(A, information, np.asarray(np.linalg.inv(K), float))
 
 
 def rotations_and_camera_of(A: Array, information: Array) -> tuple[Array, Array]:
@@ -74,17 +75,22 @@ def rotations_and_camera_of(A: Array, information: Array) -> tuple[Array, Array]
                 R, scale = _placed(camera, A, information)
             misfit = (_misfit(R, scale, camera, A, root) ** 2).sum(axis=(1, 2))
             doubt = misfit / (_USUAL * max(1.0, float(np.median(misfit)) / _FREE)) if len(A) > 2 else np.zeros(len(A))
-            R, camera = _adjusted(R, scale, camera, A, np.sqrt(trust / (1 + doubt) ** 2)[:, None, None] * root)
+            R, camera = _adjusted(R, scale, camera, A, (np.sqrt(trust) / (1 + doubt))[:, None, None] * root)
     except np.linalg.LinAlgError:  # a ValueError in some releases of numpy only
         raise ValueError("the rays do not form a camera: nothing determines it") from None
     (fx, fy), (cx, cy) = np.exp(camera[:2]), camera[2:]
     return R, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
+def _turned(A: Array, information: Array, inverse: Array) -> Array:
+    """Rotations (..., 3, 3) that bring ``K^-1`` next to A (..., 3, 3)."""
+    return se3.nearest_rotation(A @ information @ inverse.T)
+
+
 def _placed(camera: Array, A: Array, information: Array) -> tuple[Array, Array]:
     """Rotations (N, 3, 3) and logarithms of s (N,) of views whose camera is known."""
     inverse = _inverse(camera)
-    R = np.stack([se3.nearest_rotation(each) for each in A @ information @ inverse.T])
+    R = _turned(A, information, inverse)
     P = R @ inverse
     s = (A @ information * P).sum(axis=(1, 2)) / (P @ information * P).sum(axis=(1, 2))
     return R, np.log(np.maximum(s, _FLATTEST))
@@ -96,7 +102,7 @@ def _adjusted(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> t
     for _ in range(_MOST_STEPS):
         moved, views = _step(R, scale, camera, A, root)
         for _ in range(_HALVINGS):
-            there = R @ np.stack([se3.exp_so3(turn) for turn in views[:, :3]]), scale + views[:, 3], camera + moved
+            there = R @ se3.exp_so3(views[:, :3]), scale + views[:, 3], camera + moved
             new = _cost(*there, A, root)
             if new <= cost:
                 (R, scale, camera), cost = there, new
@@ -138,13 +144,10 @@ def _step(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> tuple
     moves[2, 0, 2], moves[3, 1, 2] = -a, -b
     moves[4:7] = _TURNS @ inverse
     moves[7] = inverse
-    rows = (np.exp(scale) * np.moveaxis(R, 0, -1)).T  # transposed in each view
-    J = np.einsum("nji,kjl,nlm->nimk", rows, moves, root).reshape(count, 9, 8)
-    whole = np.zeros((9 * count + 2, 4 + 4 * count))
-    whole[:-2, :4] = J[:, :, :4].reshape(-1, 4)
-    for i, own in enumerate(J[:, :, 4:]):
-        whole[9 * i : 9 * i + 9, 4 + 4 * i : 8 + 4 * i] = own
-    whole[-2, 2] = whole[-1, 3] = 1 / _CENTRED
+    J = (np.exp(scale)[:, None, None, None] * R[:, None] @ moves @ root[:, None]).reshape(count, 8, 9).swapaxes(1, 2)
+    prior = np.zeros((2, 4 + 4 * count))
+    prior[0, 2] = prior[1, 3] = 1 / _CENTRED
+    whole = np.vstack([np.hstack([J[:, :, :4].reshape(-1, 4), block_diag(*J[:, :, 4:])]), prior])
     misfit = np.concatenate([_misfit(R, scale, camera, A, root).ravel(), -camera[2:] / _CENTRED])
     step: Array = np.linalg.lstsq(whole, misfit, rcond=None)[0]
     return step[:4], step[4:].reshape(count, 4)

@@ -59,11 +59,11 @@ class Optimiser:
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(parts, lr=config.rate, betas=_BETAS, fused=True),
         ]
-        if matrices and not hasattr(torch.optim, "Muon"):
-            raise ModelError(
-                f"optimiser.muon needs torch 2.9, and this is {torch.__version__}: update it or set it to false"
-            )
         if matrices:
+            if not hasattr(torch.optim, "Muon"):
+                raise ModelError(
+                    f"optimiser.muon needs torch 2.9, and this is {torch.__version__}: update it or set it to false"
+                )
             group = {"params": matrices, "factor": 1.0, "weight_decay": config.weight_decay}
             self._parts.append(torch.optim.Muon([group], lr=config.rate, adjust_lr_fn="match_rms_adamw"))
 
