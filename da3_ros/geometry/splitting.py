@@ -10,7 +10,6 @@ their camera, so that s is 1; networks are off by some per cent, which must not 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from da3_ros.geometry import se3
 from da3_ros.geometry.se3 import Array
@@ -145,9 +144,11 @@ def _step(R: Array, scale: Array, camera: Array, A: Array, root: Array) -> tuple
     moves[4:7] = _TURNS @ inverse
     moves[7] = inverse
     J = (np.exp(scale)[:, None, None, None] * R[:, None] @ moves @ root[:, None]).reshape(count, 8, 9).swapaxes(1, 2)
+    own, each = np.zeros((count, 9, count, 4)), np.arange(count)
+    own[each, :, each] = J[:, :, 4:]
     prior = np.zeros((2, 4 + 4 * count))
     prior[0, 2] = prior[1, 3] = 1 / _CENTRED
-    whole = np.vstack([np.hstack([J[:, :, :4].reshape(-1, 4), block_diag(*J[:, :, 4:])]), prior])
+    whole = np.vstack([np.hstack([J[:, :, :4].reshape(-1, 4), own.reshape(9 * count, -1)]), prior])
     misfit = np.concatenate([_misfit(R, scale, camera, A, root).ravel(), -camera[2:] / _CENTRED])
     step: Array = np.linalg.lstsq(whole, misfit, rcond=None)[0]
     return step[:4], step[4:].reshape(count, 4)
